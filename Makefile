@@ -1,0 +1,52 @@
+# Everything runs in .venv, from locked dependencies; the only tools needed are Python >= 3.10 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SPEEDUP ?= 1.5
+# pip's own settings of the machine (mirrors, proxies) apply; nothing here names an index.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: help demo test lint models bench lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.run: requirements/run.txt requirements/data.txt pyproject.toml
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked dependencies into $(VENV) …"
+	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/run.txt
+	@$(PIP) install --require-hashes --no-deps -r requirements/data.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@echo "installing the locked development tools into $(VENV) …"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: $(VENV)/.run  ## compress the committed demo network and print before and after
+	@$(BIN)/python examples/mnist/demo.py --speedup $(SPEEDUP)
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+test: lint  ## the whole test suite
+	@$(BIN)/python -m pytest
+
+models: $(VENV)/.dev  ## bring the public models and images into models/ (torch only for the export)
+	@$(BIN)/python benchmarks/models.py
+	@$(BIN)/python benchmarks/lite0_data.py
+
+bench: $(VENV)/.dev  ## the table of the main job (about half an hour)
+	@$(BIN)/python benchmarks/main_job.py
+
+lock:  ## resolve the dependencies anew (needs uv)
+	@for name in build run dev; do \
+	  uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
+	    --custom-compile-command "make lock" requirements/$$name.in -o requirements/$$name.txt || exit 1; done
+	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
+	  --no-deps --custom-compile-command "make lock" requirements/data.in -o requirements/data.txt
+
+clean:  ## remove the environment and caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
