@@ -1,0 +1,65 @@
+"""File → ``Network``: the model in an order in which every legal block is an interval.
+
+The room reads an ONNX file, refuses what it cannot trust with a reason, folds what only stands in the way
+(BatchNorm, Pad, exporter leftovers), and lays the nodes out on a line.  It is the only room that knows ONNX:
+opsets, attributes, initializers, protobuf.
+"""
+
+from onnx_layermerge.graph._activations import Activation, activation_of, activation_value
+from onnx_layermerge.graph._convs import Conv, conv_of, conv_value
+from onnx_layermerge.graph._load import load
+from onnx_layermerge.graph._network import Chain, InputInfo, Layer, Network, Refusal
+from onnx_layermerge.graph._normalise import normalise
+from onnx_layermerge.graph._read import bind_shapes, network_of, random_feeds, read
+from onnx_layermerge.graph._regions import (
+    ACTIVATIONS,
+    Region,
+    activation_after,
+    barriers,
+    chains,
+    regions,
+    repeats_activation,
+)
+from onnx_layermerge.graph._session import Session, extract, model_of, to_bytes
+from onnx_layermerge.graph._splice import Series, append_series, splice, sweep
+from onnx_layermerge.graph._trace import trace_shapes
+from onnx_layermerge.graph._write import check_target, write, write_bytes
+
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "Chain",
+    "Conv",
+    "InputInfo",
+    "Layer",
+    "Network",
+    "Refusal",
+    "Region",
+    "Series",
+    "Session",
+    "activation_after",
+    "activation_of",
+    "activation_value",
+    "append_series",
+    "barriers",
+    "bind_shapes",
+    "chains",
+    "check_target",
+    "conv_of",
+    "conv_value",
+    "extract",
+    "load",
+    "model_of",
+    "network_of",
+    "normalise",
+    "random_feeds",
+    "read",
+    "regions",
+    "repeats_activation",
+    "splice",
+    "sweep",
+    "to_bytes",
+    "trace_shapes",
+    "write",
+    "write_bytes",
+]
