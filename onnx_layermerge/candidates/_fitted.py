@@ -1,0 +1,45 @@
+"""Fitted: one convolution whose kernel size is chosen freely and whose weights come from least squares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from onnx_layermerge.candidates._candidate import Candidate, Stage, name_of
+from onnx_layermerge.candidates._space import Space
+from onnx_layermerge.graph import Network, Region
+
+__all__ = ["fitted"]
+
+KERNELS = (1, 3, 5, 7)
+# D = 4608 means a Gram matrix of 170 MB; beyond, memory and time of a fit are out of proportion.
+MAX_UNKNOWNS = 4608
+
+
+def fitted(network: Network, region: Region, space: Space) -> Iterator[Candidate]:
+    """Dense for every region, depthwise where the widths agree; kernels up to the region's own.
+
+    A region that holds a single convolution is only worth a smaller kernel or fewer weights.
+    """
+    own = space.geometry.kernel
+    sizes = sorted({tuple(min(k, limit) for limit in own) for k in KERNELS} | ({own} if max(own) <= 7 else set()))
+    single = network.convs[region.convs[0]] if len(region.convs) == 1 else None
+    for kernel in sizes:
+        geometry = space.geometry.with_kernel(kernel)
+        if geometry is None:
+            continue
+        for groups in _groups(space):
+            stage = Stage(space.channels_in, space.channels_out, geometry, groups)
+            if stage.unknowns > MAX_UNKNOWNS:
+                continue
+            if single is not None and prod(stage.weight_shape) >= single.weight.size:
+                continue
+            kind = f"{'x'.join(map(str, kernel))}{' depthwise' if groups > 1 else ''}"
+            yield Candidate(f"fit {kind} {name_of(network, region)}", region, "fit", (stage,))
+
+
+def _groups(space: Space) -> tuple[int, ...]:
+    channelwise = space.channels_in == space.channels_out and space.channels_in > 1
+    if space.channelwise and channelwise:
+        return (space.channels_in,)
+    return (1, space.channels_in) if channelwise else (1,)

@@ -1,0 +1,88 @@
+"""Width: the same convolutions with fewer channels between them.
+
+A *hidden* value is written by one dense convolution and read, behind channelwise operators only (activations,
+depthwise convolutions), by one dense convolution.  Its channels can be thinned out without anyone else noticing:
+which ones stay is decided by elimination (``fit/``), the reading convolution is fitted again to make up for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from onnx_layermerge.candidates._candidate import Candidate, Stage, name_of
+from onnx_layermerge.candidates._space import Space, geometry_of
+from onnx_layermerge.graph import ACTIVATIONS, Network, Region, activation_of
+
+__all__ = ["widths"]
+
+# Widths come in multiples of what the channel-blocked layouts of CPUs and tensor cores fill.
+TILE = 8
+EIGHTHS = (7, 6, 5, 4, 3, 2)
+MAX_UNKNOWNS = 4608
+
+
+def widths(network: Network, region: Region, space: Space) -> Iterator[Candidate]:
+    """Up to six widths for a region that is writer → channelwise operators → reader and nothing else."""
+    path = _path(network, region)
+    if path is None:
+        return
+    writer, reader = network.convs[region.convs[0]], network.convs[region.convs[-1]]
+    full = writer.channels_out
+    hidden = str(network.order[region.convs[-1]].inputs[0].name)  # type: ignore[union-attr]
+    seen: set[int] = set()
+    for eighths in EIGHTHS:
+        width = max(TILE, round(full * eighths / 8 / TILE) * TILE)
+        if width >= full or width in seen:
+            continue
+        seen.add(width)
+        stages = []
+        for number, (position, activation) in enumerate(path):
+            conv = network.convs[position]
+            first, last = number == 0, number == len(path) - 1
+            stages.append(
+                Stage(
+                    channels_in=conv.channels_in if first else width,
+                    channels_out=conv.channels_out if last else width,
+                    geometry=geometry_of(conv),
+                    groups=1 if first or last else width,
+                    activation=activation,
+                )
+            )
+        if reader.channels_in * stages[-1].unknowns // width > MAX_UNKNOWNS:
+            return
+        yield Candidate(
+            key=f"width {width}/{full} {name_of(network, region)}",
+            region=region,
+            recipe="width",
+            stages=tuple(stages),
+            hidden=hidden,
+        )
+
+
+def _path(network: Network, region: Region) -> list[tuple[int, int | None]] | None:
+    """(convolution, activation behind it) along the region if it is one path of the wanted form."""
+    path: list[tuple[int, int | None]] = []
+    value: ir.Value = network.values[region.entry]
+    for position in range(region.start, region.stop):
+        node = network.order[position]
+        if node.inputs[0] is not value:
+            return None
+        if position in network.convs:
+            path.append((position, None))
+        elif node.op_type in ACTIVATIONS and path and path[-1][1] is None:
+            activation = activation_of(node)
+            if activation is None or activation.channelwise:
+                return None
+            path[-1] = (path[-1][0], position)
+        else:
+            return None
+        value = node.outputs[0]
+    if len(path) < 2 or path[-1][0] != region.stop - 1:
+        return None
+    convs = [network.convs[position] for position, _ in path]
+    inner = all(c.groups == c.channels_in == c.channels_out for c in convs[1:-1])
+    dense = convs[0].groups == 1 and convs[-1].groups == 1
+    plain = all(d == 1 for c in convs for d in c.dilation)
+    return path if inner and dense and plain else None
