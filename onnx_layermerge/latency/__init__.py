@@ -1,0 +1,57 @@
+"""How long a block, or a whole model, takes on a device: measured, with its uncertainty.
+
+1. A cost is the **slope over copies** of a block (`slopes`), which is what the block adds to a
+   network, not what it takes alone. Whole models are timed alone (`measure`) or against one
+   another, interleaved (`interleave`).
+2. Models run on preset random, non-zero inputs of the deployed shape, after a warm-up by time.
+3. Candidates are shuffled within rounds; one anchor is timed every round and shows drift.
+4. The number is a **median** with a distribution-free 95 % interval. Sampling stops when that is
+   narrow enough, or at a cap; which one is stored. No sample is dropped; outliers are counted.
+5. On a CPU the unit is the **CPU time of the process**, with one thread; wall time stands beside.
+6. Every number goes into a `LatencyTable` under a key of block and `DeviceKey` the moment it is
+   there, and nothing is timed twice (`fill`).
+"""
+
+from __future__ import annotations
+
+from onnx_layermerge.latency._device import PROTOCOL_VERSION, DeviceKey
+from onnx_layermerge.latency._fill import fill
+from onnx_layermerge.latency._interleave import interleave, measure
+from onnx_layermerge.latency._json_form import Entry
+from onnx_layermerge.latency._protocol import BlockSpec, slopes
+from onnx_layermerge.latency._sampling import Clock, Instant, Progress, cpu_clock
+from onnx_layermerge.latency._statistics import Failure, Measurement, Ratio, StopReason
+from onnx_layermerge.latency._table import LatencyTable, default_path
+from onnx_layermerge.latency.backends import (
+    Backend,
+    BackendStatus,
+    Runnable,
+    available_backends,
+    open_backend,
+)
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Backend",
+    "BackendStatus",
+    "BlockSpec",
+    "Clock",
+    "DeviceKey",
+    "Entry",
+    "Failure",
+    "Instant",
+    "LatencyTable",
+    "Measurement",
+    "Progress",
+    "Ratio",
+    "Runnable",
+    "StopReason",
+    "available_backends",
+    "cpu_clock",
+    "default_path",
+    "fill",
+    "interleave",
+    "measure",
+    "open_backend",
+    "slopes",
+]

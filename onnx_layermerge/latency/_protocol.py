@@ -1,0 +1,294 @@
+"""The cost of a block, as the slope of time over copies.
+
+A block timed alone is charged for things it would not cost inside the network: the call, the
+copies and layout changes at its ends, caches that are warm or cold. With T(R) the time of a model
+that holds R copies of the block, each with weights of its own,
+
+    cost = (T(R2) - T(R1)) / (R2 - R1),        R1 = 1, R2 = 3,
+
+and all that does not grow with R cancels. Each round contributes one slope, from an R1 and an R2
+run directly after one another (so that slow drift cancels too); the cost is the median of the
+slopes. The blocks of a group are taken in a new random order every round, and an anchor is timed
+once a round: should the machine itself become slower or faster, the anchor shows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from onnx_layermerge.errors import ModelError, UsageError
+from onnx_layermerge.latency._sampling import (
+    Clock,
+    Progress,
+    balanced_orders,
+    cpu_clock,
+    no_progress,
+    repeats_for,
+    sample,
+    warm_up,
+)
+from onnx_layermerge.latency._statistics import (
+    FEWEST_ROUNDS,
+    Failure,
+    Measurement,
+    StopReason,
+    StopRule,
+    median,
+    median_interval,
+    summarize,
+)
+from onnx_layermerge.latency.backends import Backend, Runnable
+
+R1, R2 = 1, 3
+GROUP_BYTES = 256 << 20
+"""Model bytes of the sessions held at once; the weights live about twice in memory."""
+DRIFT_TOLERANCE = 0.03
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSpec:
+    """One block to be timed."""
+
+    key: str
+    """Hash of structure, shapes and dtypes: equal keys mean equal cost on the same device."""
+    label: str
+    """Name for people."""
+    build: Callable[[int], bytes]
+    """ONNX bytes of a model with the given number of copies, in series, with distinct weights."""
+    shapes: Callable[[int], Mapping[str, tuple[int, ...]]]
+    """Input name -> shape, for that number of copies."""
+
+
+class _Live:
+    """A block whose two models are loaded, and the slopes seen so far."""
+
+    def __init__(self, spec: BlockSpec, rng: np.random.Generator) -> None:
+        self.spec = spec
+        self.runnables: list[Runnable] = []
+        self.model_bytes = 0
+        self.once_s = 0.0
+        self.repeats = 1
+        self.slopes: list[float] = []
+        self.walls: list[float] = []
+        self.spent_s = 0.0
+        self._orders = balanced_orders(rng)
+
+    def load(self, backend: Backend, clock: Clock, warm_up_s: float) -> None:
+        for copies in (R1, R2):
+            model = self.spec.build(copies)
+            self.model_bytes += len(model)
+            self.runnables.append(backend.build(model, self.spec.shapes(copies)))
+        self.once_s, _ = (
+            warm_up(r, clock, least_s=warm_up_s, least_runs=3, settle=0) for r in self.runnables
+        )
+        self.repeats = repeats_for(self.once_s)
+
+    def round(self, clock: Clock) -> None:
+        start = clock().wall_s
+        one, many = self.runnables
+        if next(self._orders):
+            t1, t2 = sample(one, self.repeats, clock), sample(many, self.repeats, clock)
+        else:
+            t2, t1 = sample(many, self.repeats, clock), sample(one, self.repeats, clock)
+        self.slopes.append((t2.seconds - t1.seconds) / (R2 - R1))
+        self.walls.append((t2.wall_s - t1.wall_s) / (R2 - R1))
+        self.spent_s += clock().wall_s - start
+
+    def result(self, reason: StopReason) -> Measurement | Failure:
+        if median_interval(sorted(self.slopes))[1] < 0:
+            return Failure(f"{R2} copies of the block ran faster than {R1}, so it has no cost of its own")
+        return summarize(self.slopes, self.walls, reason)
+
+    def close(self) -> None:
+        while self.runnables:
+            self.runnables.pop().close()
+
+
+class _Anchor:
+    """One block timed again every round; what changes in its time changed on the machine."""
+
+    def __init__(self, spec: BlockSpec, backend: Backend, clock: Clock, warm_up_s: float) -> None:
+        self._runnable = backend.build(spec.build(R1), spec.shapes(R1))
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._runnable.close)
+            self._repeats = repeats_for(warm_up(self._runnable, clock, least_s=warm_up_s), 1e-3)
+            undo.pop_all()
+        self._clock = clock
+        self._groups: list[list[float]] = []
+
+    def new_group(self) -> None:
+        self._groups.append([])
+
+    def round(self) -> None:
+        # An anchor that stops working costs the drift warning, not the profile.
+        with contextlib.suppress(ModelError):
+            self._runnable.run()  # what the block before left in the caches is not the machine's doing
+            self._groups[-1].append(sample(self._runnable, self._repeats, self._clock).seconds)
+
+    def warning(self) -> str | None:
+        """Compare every half group with the first one; name the largest significant change."""
+        halves = []
+        for times in self._groups:
+            cut = len(times) // 2 if len(times) >= 2 * FEWEST_ROUNDS else len(times)
+            halves += [sorted(part) for part in (times[:cut], times[cut:]) if len(part) >= FEWEST_ROUNDS]
+        worst = 0.0
+        for half in halves[1:]:
+            low, high = median_interval(half)
+            first_low, first_high = median_interval(halves[0])
+            change = median(half) / median(halves[0]) - 1
+            if (low > first_high or high < first_low) and abs(change) > max(abs(worst), DRIFT_TOLERANCE):
+                worst = change
+        if not worst:
+            return None
+        return (
+            f"The machine became {abs(worst):.0%} {'slower' if worst > 0 else 'faster'} while blocks were"
+            " being timed; profile again on an idle machine if the predictions turn out wrong."
+        )
+
+    def close(self) -> None:
+        self._runnable.close()
+
+
+class _Profiler:
+    """The state of one call of `slopes`; its methods are the steps."""
+
+    def __init__(
+        self,
+        blocks: Sequence[BlockSpec],
+        backend: Backend,
+        rule: StopRule,
+        clock: Clock,
+        warm_up_s: float,
+        rng: np.random.Generator,
+        progress: Progress,
+        store: Callable[[BlockSpec, Measurement | Failure], None] | None,
+    ) -> None:
+        self._waiting = list({spec.key: spec for spec in blocks}.values())
+        self._blocks = len(self._waiting)
+        self._live: list[_Live] = []
+        self._backend, self._rule, self._clock, self._warm_up_s = backend, rule, clock, warm_up_s
+        self._rng, self._progress, self._store = rng, progress, store
+        self.anchor: _Anchor | None = None
+        self.results: dict[str, Measurement | Failure] = {}
+
+    def load_group(self, most: int) -> bool:
+        """Load the next blocks, up to the limits; False when none is left."""
+        held = 0
+        while self._waiting and len(self._live) < most and held < GROUP_BYTES:
+            item = _Live(self._waiting.pop(0), self._rng)
+            self.show(f"building {item.spec.label}")
+            self._live.append(item)  # before loading, so that close() finds half of a block too
+            try:
+                item.load(self._backend, self._clock, self._warm_up_s)
+            except ModelError as error:
+                self._settle(item, Failure(str(error)))
+            else:
+                held += item.model_bytes
+        if self.anchor is None and self._live:
+            # The middle one: cheap enough to repeat, long enough to show a change.
+            middle = sorted(self._live, key=lambda item: item.once_s)[len(self._live) // 2]
+            with contextlib.suppress(ModelError):
+                self.anchor = _Anchor(middle.spec, self._backend, self._clock, 10 * self._warm_up_s)
+        if self.anchor is not None:
+            self.anchor.new_group()
+        return bool(self._live)
+
+    def round(self) -> bool:
+        """Take one more slope of every block that is not settled; False when all are."""
+        if self.anchor is not None:
+            self.anchor.round()
+        for index in self._rng.permutation(len(self._live)):
+            item = self._live[index]
+            try:
+                item.round(self._clock)
+            except ModelError as error:
+                self._settle(item, Failure(str(error)), keep=True)
+                continue
+            reason = self._rule.verdict(item.slopes, item.spent_s)
+            if reason is not None:
+                self._settle(item, item.result(reason), keep=True)
+            self.show(f"timing blocks, {len(self.results)} of {self._blocks} done")
+        self._live = [item for item in self._live if item.spec.key not in self.results]
+        return bool(self._live)
+
+    def close(self) -> None:
+        for item in self._live:
+            item.close()
+        if self.anchor is not None:
+            self.anchor.close()
+
+    def _settle(self, item: _Live, result: Measurement | Failure, *, keep: bool = False) -> None:
+        item.close()
+        if not keep:  # while a round walks over the list, its length must stay
+            self._live.remove(item)
+        self.results[item.spec.key] = result
+        if self._store is not None:
+            self._store(item.spec, result)
+
+    def show(self, what: str) -> None:
+        """Report progress, in steps over all blocks."""
+        # A block is worth one step for loading and one for each of the rounds it needs at least.
+        each = 1 + self._rule.min_n
+        pending = (x for x in self._live if x.spec.key not in self.results)
+        done = sum(min(1 + len(x.slopes), each - 1) for x in pending)
+        self._progress(len(self.results) * each + done, self._blocks * each, what)
+
+
+def slopes(
+    blocks: Sequence[BlockSpec],
+    backend: Backend,
+    *,
+    cap_s: float = 0.6,
+    floor_s: float = 0.0,
+    target: float = 0.01,
+    min_rounds: int = 20,
+    max_rounds: int = 60,
+    group: int = 24,
+    warm_up_s: float = 0.01,
+    seed: int = 0,
+    clock: Clock = cpu_clock,
+    progress: Progress = no_progress,
+    store: Callable[[BlockSpec, Measurement | Failure], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> dict[str, Measurement | Failure]:
+    """Time every block on the backend; blocks with the same key are timed once.
+
+    Args:
+        cap_s: wall seconds for the timed rounds of one block.
+        floor_s: half-width in seconds that is precise enough however cheap the block is; a small
+            share of the whole network's time is a good choice.
+        target: half-width relative to the cost that is precise enough.
+        min_rounds, max_rounds: bounds of the rounds per block, 6 <= min <= max.
+        group: blocks loaded at once at most (fewer when their weights are large).
+        warm_up_s: wall seconds that each model runs before it is timed.
+        seed: of the orders.
+        store: called with each result as soon as it is there, so that a crash loses none.
+        warn: called with one sentence if the machine's speed changed on the way.
+
+    Returns:
+        Key -> cost in seconds, or the reason why the backend could not build or run the block.
+
+    Raises:
+        DeviceError: the device was lost.
+        UsageError: the bounds make no sense.
+    """
+    rule = StopRule(min_rounds, max_rounds, cap_s, target, floor_s)
+    if group < 1:
+        raise UsageError("A group needs at least one block.")
+    if not blocks:
+        return {}
+    rng = np.random.default_rng(seed)
+    profiler = _Profiler(blocks, backend, rule, clock, warm_up_s, rng, progress, store)
+    with contextlib.closing(profiler):
+        while profiler.load_group(group):
+            while profiler.round():
+                pass
+        profiler.show("timed all blocks")
+    drift = profiler.anchor.warning() if profiler.anchor is not None else None
+    if drift is not None and warn is not None:
+        warn(drift)
+    return profiler.results

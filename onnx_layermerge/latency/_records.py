@@ -1,0 +1,93 @@
+"""Entries of the table as plain dictionaries, checked on the way in and on the way out.
+
+A table may come from another machine or from an editor; a time that is missing, negative or not a
+number must stop here, with the name of the entry, and not in the middle of planning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from onnx_layermerge.errors import ProfileError
+from onnx_layermerge.latency._device import DeviceKey
+from onnx_layermerge.latency._statistics import STOP_REASONS, Failure, Measurement, Ratio
+
+_T = TypeVar("_T", bound="Measurement | Ratio | DeviceKey")
+_POSITIVE = {"ratio", "low", "high", "a_s", "b_s", "wall_ratio"}  # a ratio of zero divides later
+
+
+def encode(value: Measurement | Failure | Ratio | DeviceKey, name: str) -> dict[str, Any]:
+    """Make a JSON-ready dictionary of the value; `name` is what an error calls the entry.
+
+    Raises:
+        ProfileError: a number is missing, negative or not finite.
+    """
+    if isinstance(value, Failure):
+        record = {"failure": value.reason}
+        decode_block(record, name)
+        return record
+    record = dataclasses.asdict(value)
+    _checked(type(value), record, name)
+    return record
+
+
+def decode_block(record: object, name: str) -> Measurement | Failure:
+    """Read back a block's entry.
+
+    Raises:
+        ProfileError: it is neither a complete measurement nor a failure with a reason.
+    """
+    if isinstance(record, Mapping) and "failure" in record:
+        reason = record["failure"]
+        if not isinstance(reason, str) or not reason.strip():
+            raise ProfileError(_message(name, "its 'failure' is not a reason in words"))
+        return Failure(reason)
+    return _checked(Measurement, record, name)
+
+
+def decode_ratio(record: object, name: str) -> Ratio:
+    """Read back the comparison of two models; raises ProfileError as `decode_block`."""
+    return _checked(Ratio, record, name)
+
+
+def decode_device(record: object, name: str) -> DeviceKey:
+    """Read back a device key; raises ProfileError as `decode_block`."""
+    return _checked(DeviceKey, record, name)
+
+
+def _checked(kind: type[_T], record: object, name: str) -> _T:
+    if not isinstance(record, Mapping):
+        raise ProfileError(_message(name, "it is not an object with fields"))
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        if field.name not in record:
+            if field.default is not dataclasses.MISSING:
+                continue
+            raise ProfileError(_message(name, f"{field.name!r} is missing"))
+        value = record[field.name]
+        problem = _problem(field.name, str(field.type), value)
+        if problem:
+            raise ProfileError(_message(name, f"{field.name!r} is {value!r}, {problem}"))
+        values[field.name] = float(value) if field.type == "float" else value
+    return kind(**values)
+
+
+def _problem(field: str, kind: str, value: object) -> str | None:
+    if kind == "str":
+        return None if isinstance(value, str) else "not a text"
+    if kind == "StopReason":
+        return None if value in STOP_REASONS else f"not one of {', '.join(STOP_REASONS)}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return "not a finite number"
+    if kind == "int" and not isinstance(value, int):
+        return "not a whole number"
+    if value < 0:
+        return "negative"
+    return "zero" if value == 0 and field in _POSITIVE else None
+
+
+def _message(name: str, problem: str) -> str:
+    return f"Latency table, {name}: {problem}; correct or remove this entry, or measure it again."

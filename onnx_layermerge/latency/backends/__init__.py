@@ -1,0 +1,129 @@
+"""What the measurement protocol needs from a backend, and which backends there are.
+
+A backend compiles ONNX bytes for one device and hands back something that can be run again and
+again on the same inputs. Nothing outside this folder imports a vendor's library, and nothing in it
+does so before a backend is opened.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_layermerge.errors import DeviceError
+from onnx_layermerge.latency._device import DeviceKey
+
+__all__ = [
+    "Backend",
+    "BackendStatus",
+    "Runnable",
+    "available_backends",
+    "open_backend",
+]
+
+_HERE = "use --backend onnxruntime --device cpu"
+_LATER = ("tensorrt", "tensorrt-rtx")
+
+
+class Runnable(Protocol):
+    """A compiled model with inputs of its own."""
+
+    def run(self) -> None:
+        """Do one inference on the preset inputs: random, non-zero, the same every time.
+
+        Raises:
+            ModelError: the inference failed.
+        """
+        ...
+
+    def outputs(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Do one inference on the given inputs and return all outputs in the model's order.
+
+        Raises:
+            ModelError: the inference failed, or a feed does not fit.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device memory; a second call does nothing."""
+        ...
+
+
+class Backend(Protocol):
+    """A way to run models on one device."""
+
+    def describe(self) -> DeviceKey:
+        """Return everything that the times measured here depend on, but for the model."""
+        ...
+
+    def build(self, model: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Runnable:
+        """Compile ONNX bytes with the given input shapes; inputs left out must have static ones.
+
+        Raises:
+            ModelError: this backend cannot build or run this model.
+            DeviceError: the device was lost.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class BackendStatus:
+    """A line of ``olm doctor``."""
+
+    name: str
+    usable: bool
+    detail: str
+    """The device and version when usable, else one sentence on why not."""
+
+
+def open_backend(name: str = "onnxruntime", device: str = "cpu") -> Backend:
+    """Open a backend by the words of ``--backend`` and ``--device`` (``cpu``, ``cuda:0``, ...).
+
+    Raises:
+        DeviceError: there is no such backend or device, here or in this version.
+    """
+    if name in _LATER:
+        raise DeviceError(f"Backend {name!r} is not supported in this version; {_HERE}.")
+    if name != "onnxruntime":
+        raise DeviceError(f"There is no backend {name!r}; {_HERE}.")
+    if re.fullmatch(r"cuda(:\d+)?", device):
+        raise DeviceError(f"Device {device!r} is not supported in this version; {_HERE}.")
+    if device != "cpu":
+        raise DeviceError(f"There is no device {device!r}; {_HERE}.")
+    try:
+        from onnx_layermerge.latency.backends._onnxruntime import OnnxRuntimeBackend
+    except ImportError as error:
+        raise DeviceError(
+            f"The onnxruntime package cannot be imported ({error}); install it with pip install onnxruntime."
+        ) from error
+    return OnnxRuntimeBackend()
+
+
+def available_backends() -> tuple[BackendStatus, ...]:
+    """Try every backend this version knows about; never raises."""
+    lines = []
+    for name in ("onnxruntime", *_LATER):
+        try:
+            lines.append(BackendStatus(name, True, open_backend(name, "cpu").describe().text()))
+        except DeviceError as error:
+            lines.append(BackendStatus(name, False, str(error)))
+    return tuple(lines)
+
+
+def preset_input(shape: tuple[int, ...], dtype: npt.DTypeLike, seed: int) -> npt.NDArray[Any]:
+    """Make an input that hides no work: no zeros, no denormals, both signs.
+
+    Floating-point values have 0.1 <= |x| < 1; integers are 1, which is a valid index into any
+    axis longer than one; booleans are true.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind != "f":
+        return np.ones(shape, kind)
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(0.1, 1.0, shape) * rng.choice([-1.0, 1.0], shape)
+    return np.asarray(values, kind)
