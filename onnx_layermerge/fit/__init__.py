@@ -1,0 +1,31 @@
+"""Activations before and after a region → the convolution that maps one to the other best.
+
+The room answers one question: which W, b minimize  Σ_r ‖W p_r + b − t_r‖² + λ‖W‖²  over sampled output positions r,
+where p_r is the patch of the entry that the convolution will read there when deployed (zero padding included) and
+t_r what should come out.
+"""
+
+from onnx_layermerge.fit._capture import fit_jobs
+from onnx_layermerge.fit._eliminate import elimination_order
+from onnx_layermerge.fit._job import FITTED, Job, conv_from, job_of, series_of
+from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
+from onnx_layermerge.fit._ridge import ALPHAS, Fit, Gram, Target, fit_conv
+
+__all__ = [
+    "ALPHAS",
+    "FITTED",
+    "Fit",
+    "Gram",
+    "Job",
+    "Target",
+    "conv_from",
+    "elimination_order",
+    "fit_conv",
+    "fit_jobs",
+    "grid_of",
+    "job_of",
+    "patch_rows",
+    "sample_positions",
+    "series_of",
+    "value_rows",
+]

@@ -1,0 +1,157 @@
+"""Run the data through the models once and keep only what the fits of one entry need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from onnx_layermerge.fit._eliminate import elimination_order
+from onnx_layermerge.fit._job import Job
+from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
+from onnx_layermerge.fit._ridge import ALPHAS, Fit, Gram, Target, fit_conv
+
+__all__ = ["fit_jobs"]
+
+Arrays = Mapping[str, np.ndarray]
+Runner = Callable[[Arrays], Arrays]
+
+ROWS_PER_UNKNOWN = 20
+FEATURE_BYTES = 320 << 20
+HELD_OUT = 0.2
+# Elimination ranks channels on the plain fit with this ridge.
+ORDER_ALPHA = 1e-2
+
+
+@dataclass(eq=False)
+class _Samples:
+    """What is kept of the runs: the entry's features whole, targets and skips at sampled positions only.
+
+    ``places`` holds the positions [R, 1 + n] of each output grid, ``values`` and ``skips`` the rows by job key.
+    """
+
+    images: int
+    features: list[np.ndarray] = field(default_factory=list)
+    places: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
+    grids: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    values: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    skips: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    seen: int = 0
+
+
+def fit_jobs(
+    jobs: Sequence[Job],
+    batches: Iterable[Arrays],
+    original: Runner,
+    deployed: Runner | None = None,
+    *,
+    entry: str | None = None,
+    skips: Mapping[str, str] | None = None,
+    images: int,
+    seed: int = 0,
+    alphas: Sequence[float] = ALPHAS,
+    prior: np.ndarray | None = None,
+    rows_per_unknown: int = ROWS_PER_UNKNOWN,
+) -> dict[str, Fit]:
+    """Fit all ``jobs`` (which share one entry) on up to ``images`` samples of ``batches``; fits by job key.
+
+    ``original`` maps feeds to the original's values (targets); ``deployed`` to those the convolution will really meet
+    (entry and skips; None: the same run).  ``entry`` and ``skips`` rename values in the deployed model; ``alphas`` and
+    ``prior`` are those of :func:`fit_conv`.
+    """
+    source, renamed = entry or jobs[0].entry, skips or {}
+    samples = _Samples(images)
+    for feeds in batches:
+        values = original(feeds)
+        met = values if deployed is None else deployed(feeds)
+        if not samples.features:
+            _plan_samples(samples, jobs, met[source], rows_per_unknown, seed)
+        _take(samples, jobs, values, met, source, renamed)
+        if samples.seen >= samples.images:
+            break
+    return _solve(samples, jobs, alphas, prior, rows_per_unknown)
+
+
+def _plan_samples(
+    samples: _Samples, jobs: Sequence[Job], features: np.ndarray, rows_per_unknown: int, seed: int
+) -> None:
+    """Decide on the first batch how many images fit in memory and which positions of each grid to look at."""
+    samples.images = max(1, min(samples.images, FEATURE_BYTES // max(features[0].nbytes, 1)))
+    rng = np.random.default_rng(seed)
+    for job in jobs:
+        samples.grids[job.key] = grid_of(job.stage.geometry, features)
+    for grid in sorted(set(samples.grids.values())):
+        rows = max(job.rows(rows_per_unknown) for job in jobs if samples.grids[job.key] == grid)
+        samples.places[grid] = sample_positions(samples.images, grid, rows, rng)
+
+
+def _take(
+    samples: _Samples, jobs: Sequence[Job], values: Arrays, met: Arrays, source: str, renamed: Mapping[str, str]
+) -> None:
+    """Keep one batch."""
+    count = min(len(met[source]), samples.images - samples.seen)
+    samples.features.append(met[source][:count].astype(np.float32, copy=False))
+    for job in jobs:
+        places = samples.places[samples.grids[job.key]]
+        local = places[(places[:, 0] >= samples.seen) & (places[:, 0] < samples.seen + count)].copy()
+        local[:, 0] -= samples.seen
+        rows = value_rows(values[job.site.value], local)
+        samples.values.setdefault(job.key, []).append(rows.astype(np.float32, copy=False))
+        if job.site.skip is not None:
+            rows = value_rows(met[renamed.get(job.site.skip, job.site.skip)], local)
+            samples.skips.setdefault(job.key, []).append(rows.astype(np.float32, copy=False))
+    samples.seen += count
+
+
+def _solve(
+    samples: _Samples, jobs: Sequence[Job], alphas: Sequence[float], prior: np.ndarray | None, rows_per_unknown: int
+) -> dict[str, Fit]:
+    """Solve job after job; those with equal geometry share one Gram matrix."""
+    features = np.concatenate(samples.features)
+    held_images = max(1, round(samples.seen * HELD_OUT)) if samples.seen > 1 else 0
+    fits: dict[str, Fit] = {}
+    orders: dict[object, np.ndarray] = {}
+    shared: tuple[object, Gram] | None = None
+    for job in sorted(jobs, key=lambda job: (str(job.stage.geometry), job.stage.groups, job.key)):
+        stage = job.stage
+        places = samples.places[samples.grids[job.key]]
+        places = places[places[:, 0] < samples.seen]
+        # A smaller system needs fewer of the rows sampled for the largest; thin out evenly.
+        keep = slice(None, None, max(1, len(places) // job.rows(rows_per_unknown)))
+        places = places[keep]
+        key = (stage.geometry, stage.groups, len(places))
+        if shared is None or shared[0] != key:
+            shared = None
+            patches = patch_rows(features, stage.geometry, places)
+            grouped = patches.reshape(len(places), stage.groups, -1).transpose(1, 0, 2)
+            held = int((places[:, 0] >= samples.seen - held_images).sum())
+            shared = (key, Gram(np.array(grouped, dtype=np.float32, order="C"), held))
+        gram = shared[1]
+        skip = np.concatenate(samples.skips[job.key])[keep] if job.site.skip is not None else None
+        target = Target(np.concatenate(samples.values[job.key])[keep], skip, job.site.low, job.site.high)
+        if job.width is None:
+            fits[job.key] = fit_conv(gram, target, alphas=alphas, prior=prior)
+            continue
+        if (key, job.site) not in orders:
+            least = min(other.width for other in jobs if other.width is not None and other.site == job.site)
+            orders[key, job.site] = _order(gram, target, stage.channels_in, least)
+        fits[job.key] = _fit_width(gram, target, orders[key, job.site], job.width, stage.channels_in, alphas)
+    return fits
+
+
+def _order(gram: Gram, target: Target, channels: int, least: int) -> np.ndarray:
+    """Elimination order of the entry's channels for this target."""
+    plain = target.value if target.skip is None else target.value - target.skip
+    weight, _ = gram.solve(plain[None, : len(plain) - gram.held_out], ORDER_ALPHA)
+    return elimination_order(gram.matrix[0], weight[0], float(gram.ridge(ORDER_ALPHA)[0, 0, 0]), channels, least)
+
+
+def _fit_width(
+    gram: Gram, target: Target, order: np.ndarray, width: int, channels: int, alphas: Sequence[float]
+) -> Fit:
+    """Fit on the ``width`` channels that are eliminated last."""
+    kept = np.sort(order[channels - width :])
+    size = gram.rows.shape[2] // channels
+    columns = (kept[:, None] * size + np.arange(size)).ravel()
+    return replace(fit_conv(gram.subset(columns), target, alphas=alphas), kept=kept)

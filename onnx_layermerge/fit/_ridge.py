@@ -1,0 +1,209 @@
+"""Ridge least squares in centred moments, aware of the activation behind the convolution.
+
+    A = E[ppᵀ] − μμᵀ,   B = E[ptᵀ] − μτᵀ,   W = (A + λI)⁻¹(B + λW0),   b = τ − Wᵀμ,   λ = α·mean diag A
+
+μ, τ are the means of patches p and targets t, W0 the weights to stay near (0 for a new convolution).  A depends on the
+entry alone, so one ``Gram`` serves every target that hangs on the same entry, and every round of the activation-aware
+fit, where only B changes: behind Clip(lo, hi) it does not matter how far a value lies outside, hence after each ŷ
+
+    t = y inside (lo, hi),   t = min(ŷ, lo) where y ≤ lo,   t = max(ŷ, hi) where y ≥ hi          (Relu: lo = 0, hi = ∞)
+
+α is chosen among ``ALPHAS`` by the error on held-out images.  A and B are summed in float64 over float32 patches.
+Groups of channels are independent problems of one size, solved side by side: arrays carry a leading axis [G].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+__all__ = ["ALPHAS", "Fit", "Gram", "Target", "fit_conv"]
+
+ALPHAS = (1e-3, 1e-2, 1e-1)
+ROUNDS = 4
+# Fewer rows per unknown than this and only the strongest ridge is trusted.
+FEW_ROWS = 5
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What should come out at the sampled positions.
+
+    ``value`` [R, C] is the original's value before the activation; ``skip`` [R, C] what the deployed network adds to
+    the convolution there (None: nothing); ``low``, ``high`` bound the activation (−∞, ∞ without one).
+    """
+
+    value: np.ndarray
+    skip: np.ndarray | None = None
+    low: float = -np.inf
+    high: float = np.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """``weight`` float64 [C_out, C_in/groups·∏kernel], ``bias`` [C_out].
+
+    ``error`` is the held-out relative squared error after the activation, ``alpha`` the ridge chosen,
+    ``rows_per_unknown`` how well determined the system was, ``kept`` the entry's channels that stay (None: all).
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    error: float
+    alpha: float
+    rows_per_unknown: float
+    kept: np.ndarray | None = None
+
+
+@dataclass(eq=False)
+class Gram:
+    """Patches of one entry and geometry, and the factors of A + λI, shared by all fits that start there.
+
+    ``rows`` float32 [G, R, D] is centred in place; the last ``held_out`` rows (whole images) are not fitted on.
+    """
+
+    rows: np.ndarray
+    held_out: int
+    mean: np.ndarray = field(init=False)
+    matrix: np.ndarray = field(init=False)
+    _factors: dict[float, object] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.mean = self.fitted.mean(axis=1, keepdims=True, dtype=np.float64)
+        self.rows -= self.mean.astype(np.float32)
+        self.matrix = _summed(self.fitted, self.fitted)
+
+    @property
+    def fitted(self) -> np.ndarray:
+        return self.rows[:, : self.rows.shape[1] - self.held_out]
+
+    @property
+    def rows_per_unknown(self) -> float:
+        return float(self.fitted.shape[1] / self.rows.shape[2])
+
+    def subset(self, columns: np.ndarray) -> Gram:
+        """The same rows with some of the columns (one group only)."""
+        part = Gram.__new__(Gram)
+        part.rows, part.held_out = np.ascontiguousarray(self.rows[:, :, columns]), self.held_out
+        part.mean, part.matrix = self.mean[:, :, columns], self.matrix[:, columns[:, None], columns]
+        part._factors = {}
+        return part
+
+    def apply(self, weight: np.ndarray, bias: np.ndarray, part: slice) -> np.ndarray:
+        """W pᵣ + b for the rows in ``part``: float32 [G, R', O]."""
+        centred_bias = bias + np.matmul(self.mean, weight)
+        result: np.ndarray = np.matmul(self.rows[:, part], weight.astype(np.float32))
+        result += centred_bias.astype(np.float32)
+        return result
+
+    def solve(self, target: np.ndarray, alpha: float, prior: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """W [G, D, O] and b [G, 1, O] for ``target`` [G, R_fitted, O]; ``prior`` [G, D, O] is W0."""
+        tau = target.mean(axis=1, keepdims=True, dtype=np.float64)
+        cross = _summed(self.fitted, target.astype(np.float32) - tau.astype(np.float32))
+        if prior is not None:
+            cross += self.ridge(alpha) * prior
+        weight = self._solve(alpha, cross)
+        return weight, tau - np.matmul(self.mean, weight)
+
+    def ridge(self, alpha: float) -> np.ndarray:
+        """λ [G, 1, 1]."""
+        diagonal = np.trace(self.matrix, axis1=1, axis2=2) / self.matrix.shape[1]
+        # A constant entry has no variance; any positive ridge then gives W = W0, b = τ − Wᵀμ.
+        return np.where(diagonal > 0, alpha * diagonal, 1.0)[:, None, None]
+
+    def _solve(self, alpha: float, cross: np.ndarray) -> np.ndarray:
+        if alpha not in self._factors:
+            matrix = self.matrix + self.ridge(alpha) * np.eye(self.matrix.shape[1])
+            # One large system: Cholesky.  Many small ones: a batched inverse costs less than a loop over factors.
+            self._factors[alpha] = (
+                cho_factor(matrix[0], lower=True, overwrite_a=True, check_finite=False)
+                if len(matrix) == 1
+                else np.linalg.inv(matrix)
+            )
+        factor = self._factors[alpha]
+        if isinstance(factor, tuple):
+            solved: np.ndarray = cho_solve(factor, cross[0])[None]
+            return solved
+        return np.asarray(np.matmul(np.asarray(factor), cross))
+
+
+def _summed(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """E[left · rightᵀ] over the rows, [G, D, O]: float32 products of a few thousand rows, summed in float64."""
+    total = np.zeros((left.shape[0], left.shape[2], right.shape[2]))
+    for start in range(0, left.shape[1], _CHUNK):
+        part = slice(start, start + _CHUNK)
+        total += np.matmul(left[:, part].transpose(0, 2, 1), right[:, part])
+    total /= left.shape[1]
+    return total
+
+
+def fit_conv(gram: Gram, target: Target, *, alphas: Sequence[float] = ALPHAS, prior: np.ndarray | None = None) -> Fit:
+    """The best convolution for ``target``; ``prior`` [C_out, D] is W0.
+
+    Raises:
+        ValueError: groups do not divide the target's channels, or there is no ridge strength.
+    """
+    groups, channels = len(gram.rows), target.value.shape[1]
+    if channels % groups or not alphas:
+        raise ValueError(f"{groups} groups, {channels} channels, ridge strengths {alphas}")
+    value = _grouped(target.value, groups)
+    skip = None if target.skip is None else _grouped(target.skip, groups)
+    near = None if prior is None else prior.reshape(groups, channels // groups, -1).transpose(0, 2, 1)
+    kept = slice(0, value.shape[1] - gram.held_out)
+    plain = value[:, kept] if skip is None else value[:, kept] - skip[:, kept]
+    trusted = alphas if gram.rows_per_unknown >= FEW_ROWS else alphas[-1:]
+    solutions = {alpha: gram.solve(plain, alpha, near) for alpha in trusted}
+    errors = {alpha: _held_out(gram, value, skip, target, *solution) for alpha, solution in solutions.items()}
+    alpha = min(errors, key=lambda each: errors[each])
+    weight, bias = solutions[alpha]
+    if np.isfinite(target.low) or np.isfinite(target.high):
+        weight, bias = _forgive(gram, value[:, kept], skip, target, alpha, near, weight, bias)
+    error = _held_out(gram, value, skip, target, weight, bias)
+    flat = weight.transpose(0, 2, 1).reshape(channels, -1)
+    return Fit(flat, bias.reshape(-1), error, alpha, gram.rows_per_unknown)
+
+
+def _grouped(values: np.ndarray, groups: int) -> np.ndarray:
+    """[R, C] → [G, R, C/G]."""
+    view: np.ndarray = values.reshape(len(values), groups, -1).transpose(1, 0, 2)
+    return view
+
+
+def _forgive(
+    gram: Gram,
+    value: np.ndarray,
+    skip: np.ndarray | None,
+    target: Target,
+    alpha: float,
+    near: np.ndarray | None,
+    weight: np.ndarray,
+    bias: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Further rounds with the targets moved to where the activation forgives."""
+    kept = slice(0, value.shape[1])
+    below, above = value <= target.low, value >= target.high
+    for _ in range(ROUNDS - 1):
+        guess = gram.apply(weight, bias, kept)
+        if skip is not None:
+            guess += skip[:, kept]
+        moved = np.where(below, np.minimum(guess, target.low), np.where(above, np.maximum(guess, target.high), value))
+        weight, bias = gram.solve(moved if skip is None else moved - skip[:, kept], alpha, near)
+    return weight, bias
+
+
+def _held_out(
+    gram: Gram, value: np.ndarray, skip: np.ndarray | None, target: Target, weight: np.ndarray, bias: np.ndarray
+) -> float:
+    """Squared error over squared spread behind the activation, on the held-out rows (on all when there are none)."""
+    part = slice(value.shape[1] - gram.held_out, None) if gram.held_out else slice(None)
+    guess = gram.apply(weight, bias, part)
+    if skip is not None:
+        guess += skip[:, part]
+    wanted = np.clip(value[:, part].astype(np.float64), target.low, target.high)
+    spread = float(((wanted - wanted.mean(axis=1, keepdims=True)) ** 2).sum())
+    error = float(((np.clip(guess, target.low, target.high) - wanted) ** 2).sum())
+    return error / spread if spread > 0 else 0.0
