@@ -1,0 +1,15 @@
+"""Candidates × data → how much each replacement alone would change the model's outputs."""
+
+from onnx_layermerge.importance._divergence import Divergence, divergence, is_class_scores
+from onnx_layermerge.importance._score import Score, Scores, collect, part_runner, score
+
+__all__ = [
+    "Divergence",
+    "Score",
+    "Scores",
+    "collect",
+    "divergence",
+    "is_class_scores",
+    "part_runner",
+    "score",
+]

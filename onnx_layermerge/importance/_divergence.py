@@ -1,0 +1,63 @@
+"""How far two models' outputs lie apart, output by output, without labels.
+
+Class scores (the last axis sums to one, or rank-2 logits): KL(p‖q) = Σ p log(p/q) in nats, mean over samples.
+Anything else: squared error relative to the original's spread over the samples, in [0, ∞), 1 = knows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Divergence", "divergence", "is_class_scores"]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """``kl``: nats per sample, summed over outputs (relative error where an output is no class score);
+    ``relative``: squared error over spread, mean over outputs; ``agreement``: share of samples with the same top-1
+    (NaN when no output is a class score)."""
+
+    kl: float
+    relative: float
+    agreement: float
+
+
+def is_class_scores(values: np.ndarray) -> bool:
+    """Rank 2 with at least two columns: one score for each class."""
+    return values.ndim == 2 and values.shape[1] >= 2
+
+
+def _log_softmax(values: np.ndarray) -> np.ndarray:
+    """Log-probabilities; values that already are probabilities are only logged."""
+    scores = values.astype(np.float64)
+    if scores.min() >= 0 and np.allclose(scores.sum(axis=1), 1.0, atol=1e-3):
+        return np.log(np.maximum(scores, 1e-12))
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+def divergence(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Divergence:
+    """Compare outputs [N, …] by name; a NaN or infinite value counts as infinitely far."""
+    kl, relative, agreements = 0.0, [], []
+    for name, wanted in original.items():
+        if not np.issubdtype(wanted.dtype, np.floating):
+            continue
+        got = other[name].astype(np.float64)
+        if not np.isfinite(got).all():
+            return Divergence(float("inf"), float("inf"), 0.0)
+        exact = wanted.astype(np.float64)
+        spread = float(((exact - exact.mean(axis=0)) ** 2).sum()) or float((exact**2).sum()) or 1.0
+        error = float(((got - exact) ** 2).sum()) / spread
+        relative.append(error)
+        if is_class_scores(wanted):
+            p, q = _log_softmax(exact), _log_softmax(got)
+            kl += float((np.exp(p) * (p - q)).sum(axis=1).mean())
+            agreements.append(float((exact.argmax(axis=1) == got.argmax(axis=1)).mean()))
+        else:
+            kl += error
+    agreement = float(np.mean(agreements)) if agreements else float("nan")
+    return Divergence(max(kl, 0.0), float(np.mean(relative)) if relative else 0.0, agreement)
