@@ -1,0 +1,99 @@
+"""Sequential build: each block is fitted on what the already compressed prefix hands it.
+
+For a plan's blocks in order of position: the entry (and the skip that is added behind the block) come from the
+compressed model so far, the target from the original, so each fit also repairs what the blocks before it broke.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_layermerge.candidates import Candidate
+from onnx_layermerge.data import Calibration
+from onnx_layermerge.fit import ALPHAS, FITTED, Fit, Job, fit_jobs, job_of, series_of
+from onnx_layermerge.graph import Network, extract, splice, sweep
+from onnx_layermerge.importance import part_runner
+
+__all__ = ["Built", "build", "refitted"]
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """The compressed model, its fits by candidate key, and where dropped values now come from."""
+
+    model: ir.Model
+    fits: dict[str, Fit]
+    aliases: dict[str, str]
+
+
+def build(
+    network: Network,
+    plan: Sequence[Candidate],
+    data: Calibration | None,
+    *,
+    images: int,
+    batch: int,
+    seed: int = 0,
+    progress: Progress = lambda done, total, what: None,
+) -> Built:
+    """Replace the plan's blocks, first to last; ``data`` is needed when one of them is fitted."""
+    inputs = [info.name for info in network.inputs]
+    model = extract(network.model, inputs, list(network.outputs))
+    aliases: dict[str, str] = {}
+    fits: dict[str, Fit] = {}
+    blocks = sorted(plan, key=lambda candidate: candidate.region.start)
+    for number, candidate in enumerate(blocks):
+        progress(number, len(blocks), candidate.key)
+        entry = aliases.get(candidate.region.entry, candidate.region.entry)
+        exit = candidate.region.exit
+        fit = None
+        if candidate.recipe in FITTED:
+            if data is None:
+                raise ValueError("fitted candidates need data")
+            job = job_of(network, candidate)
+            fit = refitted(network, model, job, data, aliases, images=images, batch=batch, seed=seed)
+            fits[candidate.key] = fit
+        splice(model.graph, entry, exit, series_of(network, candidate, fit), f"olm/{number}")
+        if candidate.recipe == "drop" and exit not in network.outputs:
+            aliases[exit] = entry
+        sweep(model)
+    sweep(model)
+    progress(len(blocks), len(blocks), "built")
+    return Built(model, fits, aliases)
+
+
+def refitted(
+    network: Network,
+    model: ir.Model,
+    job: Job,
+    data: Calibration,
+    aliases: Mapping[str, str],
+    *,
+    images: int,
+    batch: int,
+    seed: int,
+    alphas: Sequence[float] = ALPHAS,
+    prior: np.ndarray | None = None,
+) -> Fit:
+    """Solve one job with what arrives in ``model`` and what the original had; ``aliases`` name dropped values."""
+    inputs = [info.name for info in network.inputs]
+    entry = aliases.get(job.entry, job.entry)
+    skips = {} if job.site.skip is None else {job.site.skip: aliases.get(job.site.skip, job.site.skip)}
+    return fit_jobs(
+        [job],
+        data.batches(batch),
+        part_runner(network.model, inputs, [job.site.value]),
+        part_runner(model, inputs, sorted({entry, *skips.values()})),
+        entry=entry,
+        skips=skips,
+        images=images,
+        seed=seed,
+        alphas=alphas,
+        prior=prior,
+    )[job.key]

@@ -1,0 +1,100 @@
+"""What a run did, what it measured, and what it turned down."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnx_layermerge.candidates import Candidate, merge_of
+from onnx_layermerge.graph import Network
+from onnx_layermerge.importance import Divergence
+from onnx_layermerge.latency import Ratio
+
+__all__ = ["Block", "Rejected", "Report", "as_json", "block_of"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One replaced stretch: what stands there now, what it saves by the table, how its fit went."""
+
+    name: str
+    recipe: str
+    kernel: tuple[int, ...]
+    groups: int
+    convs: int
+    certificate: str
+    saving_ms: float
+    loss_alone: float
+    fit_error: float | None
+    alpha: float | None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A plan that was built, or only timed, and not taken."""
+
+    basis: str
+    speedup: float
+    divergence: float
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One compression, whole.  ``validation`` is None when no data were given; times in seconds."""
+
+    input: str
+    output: str
+    method: str
+    device: str
+    asked: float
+    predicted: float
+    speedup: Ratio
+    measured_now: bool
+    validation: Divergence | None
+    basis: str
+    refitted: bool
+    blocks: tuple[Block, ...]
+    rejected: tuple[Rejected, ...]
+    convs_before: int
+    convs_after: int
+    timed_blocks: int
+    reused_blocks: int
+    seed: int
+    seconds: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+def block_of(network: Network, candidate: Candidate, saving_s: float, loss: float, fit: Any) -> Block:
+    """The report line of one block."""
+    merge = merge_of(network, candidate) if candidate.recipe == "merge" else None
+    return Block(
+        name=candidate.key,
+        recipe=candidate.recipe,
+        kernel=candidate.stage.geometry.kernel if candidate.stages else (),
+        groups=candidate.stage.groups if candidate.stages else 1,
+        convs=len(candidate.region.convs),
+        certificate=merge.certificate.kind if merge is not None else "lossy",
+        saving_ms=saving_s * 1e3,
+        loss_alone=loss,
+        fit_error=None if fit is None else fit.error,
+        alpha=None if fit is None else fit.alpha,
+    )
+
+
+def as_json(value: Any) -> str:
+    """Dataclasses as JSON, sorted; what is not finite becomes null."""
+
+    def clean(item: Any) -> Any:
+        if isinstance(item, float):
+            return item if math.isfinite(item) else None
+        if isinstance(item, dict):
+            return {str(key): clean(entry) for key, entry in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [clean(entry) for entry in item]
+        return item
+
+    data = asdict(value) if hasattr(value, "__dataclass_fields__") else value
+    return json.dumps(clean(data), indent=2, sort_keys=True)

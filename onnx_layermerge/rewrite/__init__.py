@@ -1,0 +1,5 @@
+"""Compressed graph → the file's model: the input's names, types and opset, and where it came from."""
+
+from onnx_layermerge.rewrite._finish import finish
+
+__all__ = ["finish"]

@@ -1,0 +1,53 @@
+"""The measured speed-up of one model over another: interleaved A/B in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx
+
+from onnx_layermerge.latency import Backend, LatencyTable, Ratio, interleave
+from onnx_layermerge.latency.blocks import structure_of
+
+__all__ = ["measured_speedup", "structure_key"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+Progress = Callable[[int, int, str], None]
+
+
+def structure_key(model: bytes, shapes: Shapes) -> str:
+    """Hash of everything in a model that its time depends on, weights and names excluded."""
+    bound = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
+    return structure_of(onnx.load_from_string(model), bound)
+
+
+def measured_speedup(
+    backend: Backend,
+    original: bytes,
+    compressed: bytes,
+    shapes: Shapes,
+    *,
+    table: LatencyTable | None = None,
+    cap_s: float = 20.0,
+    target_half_width: float = 0.01,
+    seed: int = 0,
+    progress: Progress = lambda done, total, what: None,
+) -> tuple[Ratio, bool]:
+    """Speed-up of ``compressed`` over ``original``, and whether it was measured now (False: read from ``table``)."""
+    keys = structure_key(original, shapes), structure_key(compressed, shapes)
+    if table is not None:
+        known = table.get_pair(backend.describe(), *keys)
+        if known is not None:
+            return known, False
+    a = backend.build(original, shapes)
+    try:
+        b = backend.build(compressed, shapes)
+        try:
+            ratio = interleave(a, b, cap_s=cap_s, target_half_width=target_half_width, seed=seed, progress=progress)
+        finally:
+            b.close()
+    finally:
+        a.close()
+    if table is not None:
+        table.put_pair(backend.describe(), *keys, ratio)
+    return ratio, True
