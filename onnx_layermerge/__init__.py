@@ -1,0 +1,60 @@
+"""Compress ONNX CNNs to a measured speed-up: profile, plan, merge, rewrite.
+
+>>> import onnx_layermerge as olm
+>>> report = olm.compress("in.onnx", "out.onnx", speedup=1.5, calib="images/")  # doctest: +SKIP
+"""
+
+from onnx_layermerge.data import ImageOptions
+from onnx_layermerge.errors import (
+    DataError,
+    DeviceError,
+    GateError,
+    ModelError,
+    OlmError,
+    OutputError,
+    ProfileError,
+    TargetError,
+    UsageError,
+)
+from onnx_layermerge.flow import (
+    Check,
+    FrontierPoint,
+    Inspection,
+    PlanReport,
+    ProfileReport,
+    compress,
+    doctor,
+    inspect,
+    plan,
+    profile,
+    verify,
+)
+from onnx_layermerge.report import Report
+from onnx_layermerge.verify import Gate, Verdict
+
+__all__ = [
+    "Check",
+    "DataError",
+    "DeviceError",
+    "FrontierPoint",
+    "Gate",
+    "GateError",
+    "ImageOptions",
+    "Inspection",
+    "ModelError",
+    "OlmError",
+    "OutputError",
+    "PlanReport",
+    "ProfileError",
+    "ProfileReport",
+    "Report",
+    "TargetError",
+    "UsageError",
+    "Verdict",
+    "compress",
+    "doctor",
+    "inspect",
+    "plan",
+    "profile",
+    "verify",
+]

@@ -1,0 +1,210 @@
+"""The main job: file in, wanted speed-up → faster file out, and the report of how."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from onnx_layermerge.data import Calibration, ImageOptions
+from onnx_layermerge.errors import TargetError, UsageError
+from onnx_layermerge.flow._data import NO_DATA, noise, open_data
+from onnx_layermerge.flow._loop import Loop
+from onnx_layermerge.flow._prepare import Progress, check_speedup, latencies, prepare, quiet, useful
+from onnx_layermerge.flow._rank import loss_bases, rank, scored, try_refit
+from onnx_layermerge.graph import Session, check_target, to_bytes, write
+from onnx_layermerge.importance import collect
+from onnx_layermerge.latency import LatencyTable, open_backend
+from onnx_layermerge.report import Rejected, Report, block_of
+from onnx_layermerge.rewrite import finish
+from onnx_layermerge.verify import measured_speedup, quality
+
+__all__ = ["compress"]
+
+
+def compress(
+    input: str | Path,
+    output: str | Path,
+    *,
+    speedup: float,
+    calib: object = None,
+    val: object = None,
+    images: ImageOptions | None = None,
+    samples: int = 512,
+    method: str = "olm",
+    device: str = "cpu",
+    backend: str = "onnxruntime",
+    profile: str | Path | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    batch: int = 1,
+    refit_mode: str = "off",
+    rivals: int = 12,
+    seed: int = 0,
+    progress: Progress = quiet,
+) -> Report:
+    """Write a model that is measured to be ``speedup`` times faster than ``input`` on ``device``.
+
+    Args:
+        calib: samples without labels (see ``load_calibration``); None plans drops only.
+        val: samples that decide between plans; None takes a quarter of ``calib``.
+        samples: at most this many of each source are used.
+        method: "olm", "drop", or "layermerge" (the paper's algebraic merges without its training).
+        profile: latency table; None is the user's own.
+        refit_mode: "off", or "auto": re-solve kept convolutions when validation gains a tenth by it.
+        rivals: how many plans are built and compared.
+
+    Returns:
+        The report; the file at ``output`` is complete.
+
+    Raises:
+        OlmError: with one sentence and an exit code; nothing is written then.
+    """
+    clock = Stopwatch()
+    check_speedup(speedup)
+    if refit_mode not in ("off", "auto"):
+        raise UsageError(f"--refit {refit_mode} is unknown; choose off or auto.")
+    if samples < 2 or rivals < 1:
+        raise UsageError("--samples needs at least 2 and --rivals at least 1.")
+    target = check_target(output, not_over=input)
+    opened = open_backend(backend, device)
+    prepared = prepare(input, method=method, fitting=calib is not None, shapes=shapes, batch=batch, progress=progress)
+    network = prepared.network
+    warnings: list[str] = []
+    options = images or ImageOptions()
+    fit_data: Calibration | None = None
+    if calib is None:
+        warnings.append(NO_DATA)
+        validation = open_data(prepared, noise(prepared, seed), options, samples, seed)
+        digest = "none"
+    else:
+        data = open_data(prepared, calib, options, samples, seed)
+        warnings += data.warnings
+        digest = data.digest()
+        if val is None:
+            fit_data, validation = data.split(0.25, seed)
+        else:
+            fit_data, validation = data, open_data(prepared, val, options, samples, seed)
+            digest += "+" + validation.digest()
+    clock.mark("read")
+    with LatencyTable.open(profile) as table:
+        timed = latencies(prepared, opened, table, seed=seed, progress=progress)
+        warnings += timed.warnings
+        clock.mark("time blocks")
+        candidates = useful(prepared, timed)
+        scores = scored(prepared, candidates, fit_data, validation, seed=seed, progress=progress)
+        clock.mark("score blocks")
+        steps = [0]
+
+        def say(what: str) -> None:
+            steps[0] += 1
+            progress("plan", steps[0], 0, what)
+
+        loop = Loop(prepared, timed, opened, table, say)
+        bases = loss_bases(candidates, scores, timed)
+        if method == "layermerge":
+            bases, rivals = {"kl": bases["kl"]}, 1
+        plans = loop.plans(bases, speedup, count=rivals, seed=seed)
+        clock.mark("plan")
+        ranked = rank(prepared, plans, fit_data, validation, seed, progress)
+        clock.mark("build")
+        rejected: list[Rejected] = []
+        for plan, built, loss in ranked:
+            refitted = False
+            if refit_mode == "auto" and fit_data is not None:
+                built, loss, refitted = try_refit(prepared, plan, built, loss, fit_data, validation, seed, progress)
+            candidate_blocks = [loop._by_key[key] for key in plan.keys]
+            provenance = {
+                "version": _version(),
+                "method": method,
+                "plan": json.dumps(plan.keys),
+                "basis": plan.basis,
+                "speedup.asked": f"{speedup:g}",
+                "device": opened.describe().text(),
+                "seed": str(seed),
+                "input.sha256": network.digest,
+                "calibration.sha256": digest,
+            }
+            model = finish(network, built.model, provenance)
+            progress("verify", 0, 1, "timing the compressed model against the original")
+            ratio, now = measured_speedup(
+                opened,
+                Path(input).read_bytes(),
+                to_bytes(model),
+                prepared.bound,
+                table=table,
+                cap_s=30.0,
+                target_half_width=0.005,
+            )
+            progress("verify", 1, 1, f"{ratio.ratio:.3f}×")
+            loop.best = max(loop.best, ratio.ratio)
+            if ratio.low >= speedup:
+                break
+            rejected.append(Rejected(plan.basis, ratio.ratio, loss, plan.keys))
+        else:
+            raise TargetError(
+                f"{speedup:g}× was not reached by any built model; the best measured speed-up is {loop.best:.2f}×: "
+                "ask for less."
+            )
+    clock.mark("verify")
+    rejected += [Rejected(p.basis, p.measured.ratio, d, p.keys) for p, _, d in ranked if p.keys != plan.keys]
+    validated = None
+    if calib is not None:
+        wanted = collect(Session(network.model).run, validation.batches(prepared.batch))
+        validated = quality(wanted, model, validation, prepared.batch)
+    write(model, target)
+    clock.mark("write")
+    return Report(
+        input=str(input),
+        output=str(output),
+        method=method,
+        device=opened.describe().text(),
+        asked=speedup,
+        predicted=plan.predicted,
+        speedup=ratio,
+        measured_now=now,
+        validation=validated,
+        basis=plan.basis,
+        refitted=refitted,
+        blocks=tuple(
+            block_of(network, c, timed.savings_s[c.key], scores.by_key[c.key].divergence.kl, built.fits.get(c.key))
+            for c in candidate_blocks
+        ),
+        rejected=tuple(_unique(rejected)),
+        convs_before=len(network.convs) + len(network.refused),
+        convs_after=sum(node.op_type == "Conv" for node in model.graph),
+        timed_blocks=timed.timed,
+        reused_blocks=timed.reused,
+        seed=seed,
+        seconds=clock.marks,
+        warnings=tuple(warnings),
+    )
+
+
+def _unique(rejected: Sequence[Rejected]) -> list[Rejected]:
+    seen: dict[tuple[str, ...], Rejected] = {}
+    for item in rejected:
+        seen.setdefault(item.blocks, item)
+    return list(seen.values())
+
+
+def _version() -> str:
+    try:
+        return version("onnx-layermerge")
+    except PackageNotFoundError:
+        return "0.0.0"
+
+
+@dataclasses.dataclass
+class Stopwatch:
+    """Wall seconds of each stage."""
+
+    marks: dict[str, float] = dataclasses.field(default_factory=dict)
+    last: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def mark(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.marks[stage] = round(now - self.last, 3)
+        self.last = now

@@ -1,0 +1,149 @@
+"""The closed loop: a plan counts only once the model it makes was timed against the original.
+
+The table predicts base + Σ (new − old).  For each basis of losses the loop asks the program for a saving, times the
+structure it returns (weights do not matter for time) interleaved with the original, and asks again for more, or less,
+by what was missing, until the *lower* end of the measured interval meets the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from onnx_layermerge.candidates import Candidate
+from onnx_layermerge.errors import TargetError
+from onnx_layermerge.flow._prepare import Prepared, Timed
+from onnx_layermerge.graph import extract, splice, sweep, to_bytes
+from onnx_layermerge.latency import Backend, LatencyTable, Ratio
+from onnx_layermerge.latency.blocks import placeholder
+from onnx_layermerge.plan import Choice, rivals, solve
+from onnx_layermerge.verify import measured_speedup
+
+__all__ = ["Loop", "Plan"]
+
+ROUNDS = 10
+# A plan this much faster than asked gave away more than it had to.
+OVERSHOOT = 1.01
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Blocks that together meet the target: measured, with the prediction and where the plan came from."""
+
+    keys: tuple[str, ...]
+    basis: str
+    predicted: float
+    measured: Ratio
+    loss: float
+
+
+@dataclass(eq=False)
+class Loop:
+    """Times whole structures for one model on one device, each at most once."""
+
+    prepared: Prepared
+    timed: Timed
+    backend: Backend
+    table: LatencyTable
+    say: Callable[[str], None] = lambda what: None
+    best: float = 1.0
+    measured: dict[tuple[str, ...], Ratio] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        network = self.prepared.network
+        self._by_key: Mapping[str, Candidate] = {c.key: c for c in self.prepared.candidates}
+        self._inputs = [info.name for info in network.inputs]
+        self._original = to_bytes(network.model)
+
+    def structure(self, keys: Sequence[str]) -> bytes:
+        """The model with the plan's blocks in place and random weights in them."""
+        network = self.prepared.network
+        model = extract(network.model, self._inputs, list(network.outputs))
+        aliases: dict[str, str] = {}
+        for number, candidate in enumerate(sorted((self._by_key[k] for k in keys), key=lambda c: c.region.start)):
+            entry = aliases.get(candidate.region.entry, candidate.region.entry)
+            if candidate.recipe == "drop" and candidate.region.exit not in network.outputs:
+                aliases[candidate.region.exit] = entry
+            series = placeholder(network, candidate, seed=number)
+            splice(model.graph, entry, candidate.region.exit, series, f"olm/{number}")
+        sweep(model)
+        return to_bytes(model)
+
+    def time(self, keys: tuple[str, ...]) -> Ratio:
+        """Measured speed-up of the structure over the original."""
+        if keys not in self.measured:
+            self.say(f"timing a plan of {len(keys)} blocks")
+            self.measured[keys], _ = measured_speedup(
+                self.backend, self._original, self.structure(keys), self.prepared.bound, table=self.table, cap_s=10.0
+            )
+            self.best = max(self.best, self.measured[keys].ratio)
+        return self.measured[keys]
+
+    def predicted(self, keys: Sequence[str]) -> float:
+        """Speed-up by the table alone."""
+        saving = sum(self.timed.savings_s[key] for key in keys)
+        return self.timed.base_s / max(self.timed.base_s - saving, 1e-3 * self.timed.base_s)
+
+    def reach(self, basis: str, choices: Sequence[Choice], speedup: float) -> tuple[Plan | None, float]:
+        """The least lossy plan of a basis found to meet ``speedup``, and the saving to ask the table for."""
+        frontier = solve(choices)
+        needed = self.timed.base_s * (1 - 1 / speedup)
+        asked = needed
+        found: Plan | None = None
+        enough, short = float("inf"), 0.0
+        for _ in range(ROUNDS):
+            solution = frontier.at(min(asked, frontier.best_saving))
+            if solution is None or not solution.keys:
+                break
+            ratio = self.time(solution.keys)
+            if ratio.low >= speedup:
+                if found is None or solution.loss < found.loss:
+                    found = Plan(solution.keys, basis, self.predicted(solution.keys), ratio, solution.loss)
+                enough = min(enough, solution.saving_s)
+                if ratio.low <= speedup * OVERSHOOT:
+                    break
+            else:
+                if solution.saving_s >= frontier.best_saving:
+                    break
+                short = max(short, solution.saving_s)
+            gained = self.timed.base_s * (1 - 1 / max(ratio.low, 1.001))
+            step = solution.saving_s * needed / gained
+            # Stay strictly between what was too little and what was enough, and always move.
+            asked = max(step, short * 1.002) if ratio.low < speedup else min(step, solution.saving_s * 0.998)
+            if not short < asked < enough:
+                asked = (short + enough) / 2 if enough < float("inf") else short * 1.02
+            if enough - short < 0.004 * self.timed.base_s:
+                break
+        return found, min(enough, frontier.best_saving)
+
+    def plans(
+        self, bases: Mapping[str, Sequence[Choice]], speedup: float, *, count: int, seed: int
+    ) -> tuple[Plan, ...]:
+        """Up to ``count`` distinct plans that were measured to meet ``speedup``: each basis' own, then perturbed ones.
+
+        Raises:
+            TargetError: none does; the message names the best measured speed-up.
+        """
+        found: dict[tuple[str, ...], Plan] = {}
+        asked: dict[str, float] = {}
+        for basis, choices in bases.items():
+            plan, saving = self.reach(basis, choices, speedup)
+            if plan is not None:
+                found.setdefault(plan.keys, plan)
+                asked[basis] = saving
+        if not found:
+            raise TargetError(
+                f"{speedup:g}× cannot be reached here; the best measured speed-up is {self.best:.2f}×: "
+                "ask for less, or allow more kinds of replacement."
+            )
+        share = -(-2 * count // max(len(asked), 1))
+        for basis, saving in asked.items():
+            for rival in rivals({basis: bases[basis]}, saving_s=saving, count=share, seed=seed):
+                if len(found) >= count:
+                    break
+                if rival.keys in found or self.time(rival.keys).low < speedup:
+                    continue
+                found[rival.keys] = Plan(
+                    rival.keys, basis, self.predicted(rival.keys), self.measured[rival.keys], rival.loss
+                )
+        return tuple(found.values())

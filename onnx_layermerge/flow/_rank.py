@@ -1,0 +1,137 @@
+"""Which plan is best is seen once it is built: scores before, real builds after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnx_layermerge.candidates import Candidate
+from onnx_layermerge.data import Calibration
+from onnx_layermerge.flow._loop import Plan
+from onnx_layermerge.flow._prepare import Prepared, Progress, Timed
+from onnx_layermerge.graph import Session
+from onnx_layermerge.importance import Scores, collect, score
+from onnx_layermerge.plan import Choice
+from onnx_layermerge.recover import Built, build, refit
+from onnx_layermerge.verify import quality
+
+__all__ = ["loss_bases", "rank", "scored", "try_refit"]
+
+# Images a fit sees while plans are only being ranked, and how many of the best are then built with all of them.
+RANKING_IMAGES = 96
+FINALISTS = 3
+REFIT_GAIN = 0.9
+
+
+def scored(
+    prepared: Prepared,
+    candidates: Sequence[Candidate],
+    fit_data: Calibration | None,
+    validation: Calibration,
+    *,
+    seed: int,
+    progress: Progress,
+) -> Scores:
+    """Importance of every candidate on at most 64 validation samples."""
+    return score(
+        prepared.network,
+        candidates,
+        fit_data,
+        validation.take(min(64, len(validation)), seed),
+        images=RANKING_IMAGES,
+        batch=prepared.batch,
+        seed=seed,
+        progress=lambda done, total, what: progress("score", done, total, what),
+    )
+
+
+def loss_bases(candidates: Sequence[Candidate], scores: Scores, timed: Timed) -> dict[str, tuple[Choice, ...]]:
+    """The same blocks with several losses: they rank plans differently, and none is right alone (METHOD §4)."""
+    losses = {
+        "kl": lambda d: d.kl,
+        "relative": lambda d: d.relative,
+        "geometric": lambda d: (d.kl * d.relative) ** 0.5,
+        "root": lambda d: d.kl**0.5,
+    }
+    finite = [c for c in candidates if np.isfinite(scores.by_key[c.key].divergence.kl)]
+
+    def choices(name: str, members: Sequence[Candidate]) -> tuple[Choice, ...]:
+        return tuple(
+            Choice(
+                c.key,
+                c.region.start,
+                c.region.stop,
+                timed.savings_s[c.key],
+                losses[name](scores.by_key[c.key].divergence),
+            )
+            for c in members
+        )
+
+    bases = {}
+    drops = [c for c in finite if c.recipe == "drop"]
+    if drops:
+        bases["drop-only"] = choices("kl", drops)
+    if len(drops) < len(finite):
+        bases.update({name: choices(name, finite) for name in losses})
+    else:
+        bases.update({f"drop-only {name}": choices(name, drops) for name in losses if name != "kl"})
+    return bases
+
+
+def rank(
+    prepared: Prepared,
+    plans: Sequence[Plan],
+    fit_data: Calibration | None,
+    validation: Calibration,
+    seed: int,
+    progress: Progress,
+) -> list[tuple[Plan, Built, float]]:
+    """Build every plan on few images, the best again on all; least validation divergence first."""
+    network, batch = prepared.network, prepared.batch
+    by_key = {candidate.key: candidate for candidate in prepared.candidates}
+    wanted = collect(Session(network.model).run, validation.batches(batch))
+    everything = len(fit_data) if fit_data is not None else 0
+
+    def attempt(plan: Plan, images: int, done: int, total: int) -> tuple[Plan, Built, float]:
+        progress("build", done, total, f"plan {done + 1} of {total} ({plan.basis})")
+        built = build(network, [by_key[key] for key in plan.keys], fit_data, images=images, batch=batch, seed=seed)
+        return plan, built, quality(wanted, built.model, validation, batch).kl
+
+    total = len(plans) + min(FINALISTS, len(plans))
+    first = [attempt(plan, RANKING_IMAGES, number, total) for number, plan in enumerate(plans)]
+    first.sort(key=lambda item: (item[2], item[0].keys))
+    best = []
+    for number, item in enumerate(first[:FINALISTS]):
+        fitted = any(by_key[key].recipe == "fit" for key in item[0].keys)
+        best.append(attempt(item[0], everything, len(plans) + number, total) if fitted else item)
+    progress("build", total, total, "built")
+    return sorted(best, key=lambda item: (item[2], item[0].keys)) + first[FINALISTS:]
+
+
+def try_refit(
+    prepared: Prepared,
+    plan: Plan,
+    built: Built,
+    loss: float,
+    fit_data: Calibration,
+    validation: Calibration,
+    seed: int,
+    progress: Progress,
+) -> tuple[Built, float, bool]:
+    """Refit the kept convolutions, and keep that only if validation gains clearly."""
+    network, batch = prepared.network, prepared.batch
+    by_key = {candidate.key: candidate for candidate in prepared.candidates}
+    again = refit(
+        network,
+        [by_key[key] for key in plan.keys],
+        built,
+        fit_data,
+        images=len(fit_data),
+        batch=batch,
+        seed=seed,
+        progress=lambda done, total, what: progress("refit", done, total, what),
+    )
+    wanted = collect(Session(network.model).run, validation.batches(batch))
+    new = quality(wanted, again.model, validation, batch).kl
+    return (again, new, True) if new < REFIT_GAIN * loss else (built, loss, False)

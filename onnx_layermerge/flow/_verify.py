@@ -1,0 +1,54 @@
+"""The gate: one model against another, measured now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from onnx_layermerge.data import ImageOptions
+from onnx_layermerge.errors import ModelError
+from onnx_layermerge.flow._data import open_data
+from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
+from onnx_layermerge.graph import bind_shapes, load, network_of
+from onnx_layermerge.latency import open_backend
+from onnx_layermerge.verify import Gate, Verdict, judge, measured_speedup, outputs_of, quality
+
+__all__ = ["verify"]
+
+
+def verify(
+    original: str | Path,
+    compressed: str | Path,
+    *,
+    gate: Gate | None = None,
+    calib: object = None,
+    images: ImageOptions | None = None,
+    samples: int = 512,
+    device: str = "cpu",
+    backend: str = "onnxruntime",
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    batch: int = 1,
+    seed: int = 0,
+    progress: Progress = quiet,
+) -> Verdict:
+    """Time both models interleaved in this run, compare their outputs on ``calib``, and hold both to ``gate``.
+
+    Raises:
+        ModelError: one of the files cannot be used, or their interfaces differ.
+    """
+    first, second = network_of(load(original)), network_of(load(compressed))
+    if first.inputs != second.inputs or first.outputs != second.outputs:
+        raise ModelError(f"{compressed} has other inputs or outputs than {original}; these two cannot be compared.")
+    opened = open_backend(backend, device)
+    bound = bind_shapes(first.inputs, shapes or {}, batch=batch)
+    data_a, data_b = Path(original).read_bytes(), Path(compressed).read_bytes()
+    progress("verify", 0, 2, "timing both models in turn")
+    ratio, _ = measured_speedup(opened, data_a, data_b, bound, cap_s=30.0, target_half_width=0.005, seed=seed)
+    found = None
+    if calib is not None:
+        progress("verify", 1, 2, "comparing outputs")
+        prepared = Prepared(first, bound, {}, data_batch(first.inputs), (), ())
+        data = open_data(prepared, calib, images or ImageOptions(), samples, seed)
+        found = quality(outputs_of(data_a, data, prepared.batch), data_b, data, prepared.batch)
+    progress("verify", 2, 2, f"{ratio.ratio:.3f}×")
+    return judge(gate or Gate(), ratio, found)
