@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,12 +10,11 @@ import numpy as np
 from onnx_layermerge.fit._eliminate import elimination_order
 from onnx_layermerge.fit._job import Job
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
-from onnx_layermerge.fit._ridge import ALPHAS, Fit, Gram, Target, fit_conv
+from onnx_layermerge.fit._ridge import ALPHAS, NEAR_ALPHAS, Fit, Gram, Target, fit_conv
 
 __all__ = ["fit_jobs"]
 
 Arrays = Mapping[str, np.ndarray]
-Runner = Callable[[Arrays], Arrays]
 
 ROWS_PER_UNKNOWN = 20
 FEATURE_BYTES = 320 << 20
@@ -42,29 +41,24 @@ class _Samples:
 
 def fit_jobs(
     jobs: Sequence[Job],
-    batches: Iterable[Arrays],
-    original: Runner,
-    deployed: Runner | None = None,
+    runs: Iterable[tuple[Arrays, Arrays]],
     *,
     entry: str | None = None,
     skips: Mapping[str, str] | None = None,
     images: int,
     seed: int = 0,
-    alphas: Sequence[float] = ALPHAS,
+    alphas: Sequence[float] | None = None,
     prior: np.ndarray | None = None,
     rows_per_unknown: int = ROWS_PER_UNKNOWN,
 ) -> dict[str, Fit]:
-    """Fit all ``jobs`` (which share one entry) on up to ``images`` samples of ``batches``; fits by job key.
+    """Fit all ``jobs`` (which share one entry) on up to ``images`` samples of ``runs``; fits by job key.
 
-    ``original`` maps feeds to the original's values (targets); ``deployed`` to those the convolution will really meet
-    (entry and skips; None: the same run).  ``entry`` and ``skips`` rename values in the deployed model; ``alphas`` and
-    ``prior`` are those of :func:`fit_conv`.
+    Each run is (values of the original: the targets, values of the deployed model: entry and skips), by name [N, …].
+    ``entry`` and ``skips`` rename values in the deployed model; ``alphas`` and ``prior`` are those of :func:`fit_conv`.
     """
     source, renamed = entry or jobs[0].entry, skips or {}
     samples = _Samples(images)
-    for feeds in batches:
-        values = original(feeds)
-        met = values if deployed is None else deployed(feeds)
+    for values, met in runs:
         if not samples.features:
             _plan_samples(samples, jobs, met[source], rows_per_unknown, seed)
         _take(samples, jobs, values, met, source, renamed)
@@ -105,7 +99,11 @@ def _take(
 
 
 def _solve(
-    samples: _Samples, jobs: Sequence[Job], alphas: Sequence[float], prior: np.ndarray | None, rows_per_unknown: int
+    samples: _Samples,
+    jobs: Sequence[Job],
+    alphas: Sequence[float] | None,
+    prior: np.ndarray | None,
+    rows_per_unknown: int,
 ) -> dict[str, Fit]:
     """Solve job after job; those with equal geometry share one Gram matrix."""
     features = np.concatenate(samples.features)
@@ -131,12 +129,12 @@ def _solve(
         skip = np.concatenate(samples.skips[job.key])[keep] if job.site.skip is not None else None
         target = Target(np.concatenate(samples.values[job.key])[keep], skip, job.site.low, job.site.high)
         if job.width is None:
-            fits[job.key] = fit_conv(gram, target, alphas=alphas, prior=prior)
+            fits[job.key] = fit_conv(gram, target, alphas=alphas or ALPHAS, prior=prior)
             continue
         if (key, job.site) not in orders:
             least = min(other.width for other in jobs if other.width is not None and other.site == job.site)
             orders[key, job.site] = _order(gram, target, stage.channels_in, least)
-        fits[job.key] = _fit_width(gram, target, orders[key, job.site], job.width, stage.channels_in, alphas)
+        fits[job.key] = _fit_width(gram, target, orders[key, job.site], job, alphas)
     return fits
 
 
@@ -147,11 +145,11 @@ def _order(gram: Gram, target: Target, channels: int, least: int) -> np.ndarray:
     return elimination_order(gram.matrix[0], weight[0], float(gram.ridge(ORDER_ALPHA)[0, 0, 0]), channels, least)
 
 
-def _fit_width(
-    gram: Gram, target: Target, order: np.ndarray, width: int, channels: int, alphas: Sequence[float]
-) -> Fit:
-    """Fit on the ``width`` channels that are eliminated last."""
-    kept = np.sort(order[channels - width :])
+def _fit_width(gram: Gram, target: Target, order: np.ndarray, job: Job, alphas: Sequence[float] | None) -> Fit:
+    """Fit on the ``width`` channels that are eliminated last, near the weights that read them before."""
+    channels = job.stage.channels_in
+    kept = np.sort(order[channels - (job.width or channels) :])
     size = gram.rows.shape[2] // channels
     columns = (kept[:, None] * size + np.arange(size)).ravel()
-    return replace(fit_conv(gram.subset(columns), target, alphas=alphas), kept=kept)
+    prior = None if job.prior is None else job.prior[:, columns].astype(np.float64)
+    return replace(fit_conv(gram.subset(columns), target, alphas=alphas or NEAR_ALPHAS, prior=prior), kept=kept)

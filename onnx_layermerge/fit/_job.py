@@ -19,11 +19,11 @@ PATCH_BYTES = 480 << 20
 FITTED = ("fit", "width")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One least-squares problem: patches of ``entry`` under ``stage``, judged at ``site``.
 
-    ``width`` channels of the entry are to stay (None: all).
+    ``width`` channels of the entry are to stay (None: all); ``prior`` [C_out, D] are weights to stay near.
     """
 
     key: str
@@ -31,6 +31,7 @@ class Job:
     stage: Stage
     site: Site
     width: int | None = None
+    prior: np.ndarray | None = None
 
     def rows(self, rows_per_unknown: int) -> int:
         """How many rows the fit wants, as far as patches fit in memory."""
@@ -43,10 +44,13 @@ def job_of(network: Network, candidate: Candidate) -> Job:
     site = site_of(network, candidate)
     if candidate.recipe != "width":
         return Job(candidate.key, candidate.region.entry, candidate.stage, site)
-    full = network.convs[candidate.region.convs[-1]].channels_in
+    reader = network.convs[candidate.region.convs[-1]]
+    full = reader.channels_in
     last = candidate.stage
     stage = Stage(full, last.channels_out, last.geometry, 1)
-    return Job(candidate.key, candidate.hidden, stage, site, width=last.channels_in)
+    return Job(
+        candidate.key, candidate.hidden, stage, site, last.channels_in, reader.weight.reshape(len(reader.weight), -1)
+    )
 
 
 def conv_from(stage: Stage, weight: np.ndarray, bias: np.ndarray | None, dtype: np.dtype) -> Conv:

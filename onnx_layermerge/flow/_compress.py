@@ -68,6 +68,8 @@ def compress(
         raise UsageError(f"--refit {refit_mode} is unknown; choose off or auto.")
     if samples < 2 or rivals < 1:
         raise UsageError("--samples needs at least 2 and --rivals at least 1.")
+    if val is not None and calib is None:
+        raise UsageError("--val decides between fitted plans and needs --calib beside it.")
     target = check_target(output, not_over=input)
     opened = open_backend(backend, device)
     prepared = prepare(input, method=method, fitting=calib is not None, shapes=shapes, batch=batch, progress=progress)
@@ -128,17 +130,17 @@ def compress(
                 "calibration.sha256": digest,
             }
             model = finish(network, built.model, provenance)
-            progress("verify", 0, 1, "timing the compressed model against the original")
             ratio, now = measured_speedup(
                 opened,
                 Path(input).read_bytes(),
                 to_bytes(model),
                 prepared.bound,
                 table=table,
+                exact=True,
                 cap_s=30.0,
                 target_half_width=0.005,
+                progress=lambda done, total, what: progress("verify", done, total, what),
             )
-            progress("verify", 1, 1, f"{ratio.ratio:.3f}×")
             loop.best = max(loop.best, ratio.ratio)
             if ratio.low >= speedup:
                 break

@@ -12,6 +12,8 @@ from onnx_layermerge.latency import LatencyTable, available_backends, default_pa
 __all__ = ["Check", "doctor"]
 
 _PACKAGES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "scipy")
+# Package → the extra that installs it, and what it is for.
+_EXTRAS = {"pillow": ("images", "folders of images as --calib")}
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,19 @@ class Check:
 
 
 def doctor() -> tuple[Check, ...]:
-    """Python, packages, backends and the latency table; never raises for what is only missing."""
+    """Python, packages, extras, backends and the latency table; never raises for what is only missing."""
     checks = [Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     for package in _PACKAGES:
         try:
             checks.append(Check(package, True, version(package)))
         except PackageNotFoundError:
             checks.append(Check(package, False, f"not installed: pip install {package}"))
+    for package, (extra, purpose) in _EXTRAS.items():
+        try:
+            checks.append(Check(package, True, version(package)))
+        except PackageNotFoundError:
+            reason = f"not installed, needed for {purpose}: pip install 'onnx-layermerge[{extra}]'"
+            checks.append(Check(package, False, reason))
     checks += [Check(f"backend {s.name}", s.usable, s.detail) for s in available_backends()]
     try:
         path = default_path()

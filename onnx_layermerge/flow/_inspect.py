@@ -40,7 +40,7 @@ def inspect(
     progress("read", 0, 2, str(path))
     network = read(path, shapes=shapes)
     progress("read", 1, 2, "listing legal blocks")
-    found, refused = enumerate_candidates(network, kinds=("drop", "merge-all", "fit"))
+    found, refused = enumerate_candidates(network, kinds=("drop", "merge-all", "fit", "width"))
     progress("read", 2, 2, "listed")
     covered = {position for candidate in found for position in candidate.region.convs}
     names = {position: str(network.order[position].name) for position in network.convs}
@@ -49,7 +49,7 @@ def inspect(
         for position, name in names.items()
         if position not in covered
     )
-    blocks = {recipe: sum(c.recipe == recipe for c in found) for recipe in ("drop", "fit", "merge")}
+    blocks = {recipe: sum(c.recipe == recipe for c in found) for recipe in ("drop", "fit", "merge", "width")}
     return Inspection(
         path=str(path),
         nodes=len(network.order),

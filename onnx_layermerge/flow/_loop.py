@@ -74,7 +74,13 @@ class Loop:
         if keys not in self.measured:
             self.say(f"timing a plan of {len(keys)} blocks")
             self.measured[keys], _ = measured_speedup(
-                self.backend, self._original, self.structure(keys), self.prepared.bound, table=self.table, cap_s=10.0
+                self.backend,
+                self._original,
+                self.structure(keys),
+                self.prepared.bound,
+                table=self.table,
+                cap_s=6.0,
+                target_half_width=0.008,
             )
             self.best = max(self.best, self.measured[keys].ratio)
         return self.measured[keys]

@@ -94,7 +94,7 @@ def _worth_timing(network: Network, candidate: Candidate, shapes: Mapping[str, t
     return cost_macs(candidate, shapes[region.entry]) <= MOST_MACS * replaced
 
 
-def base_latency(prepared: Prepared, backend: Backend, table: LatencyTable) -> float:
+def base_latency(prepared: Prepared, backend: Backend, table: LatencyTable, progress: Progress = quiet) -> float:
     """Seconds of the whole model on the device (read from the table when it is there)."""
     data = to_bytes(prepared.network.model)
     key = structure_key(data, prepared.bound)
@@ -102,7 +102,7 @@ def base_latency(prepared: Prepared, backend: Backend, table: LatencyTable) -> f
     if known is None:
         a, b = backend.build(data, prepared.bound), backend.build(data, prepared.bound)
         try:
-            known = interleave(a, b, cap_s=8.0)
+            known = interleave(a, b, cap_s=8.0, progress=lambda done, total, what: progress("base", done, total, what))
         finally:
             a.close()
             b.close()
@@ -115,7 +115,7 @@ def latencies(
 ) -> Timed:
     """Time every block that the table lacks; savings of all candidates."""
     warnings: list[str] = []
-    base_s = base_latency(prepared, backend, table)
+    base_s = base_latency(prepared, backend, table, progress)
     pairs: dict[str, tuple[BlockSpec, BlockSpec]] = {}
     specs: dict[str, BlockSpec] = {}
     regions: dict[tuple[int, int, str], BlockSpec] = {}

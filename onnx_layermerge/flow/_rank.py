@@ -8,6 +8,7 @@ import numpy as np
 
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.data import Calibration
+from onnx_layermerge.fit import FITTED
 from onnx_layermerge.flow._loop import Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress, Timed
 from onnx_layermerge.graph import Session
@@ -18,8 +19,10 @@ from onnx_layermerge.verify import quality
 
 __all__ = ["loss_bases", "rank", "scored", "try_refit"]
 
-# Images a fit sees while plans are only being ranked, and how many of the best are then built with all of them.
-RANKING_IMAGES = 96
+# Images a fit sees while single blocks, then whole plans, are only being ranked; the finalists are built with all.
+# Fewer would be unfair to fitted plans: they gain from every image, drops do not.
+SCORING_IMAGES = 96
+RANKING_IMAGES = 192
 FINALISTS = 3
 REFIT_GAIN = 0.9
 
@@ -39,7 +42,7 @@ def scored(
         candidates,
         fit_data,
         validation.take(min(64, len(validation)), seed),
-        images=RANKING_IMAGES,
+        images=SCORING_IMAGES,
         batch=prepared.batch,
         seed=seed,
         progress=lambda done, total, what: progress("score", done, total, what),
@@ -98,15 +101,18 @@ def rank(
         built = build(network, [by_key[key] for key in plan.keys], fit_data, images=images, batch=batch, seed=seed)
         return plan, built, quality(wanted, built.model, validation, batch).kl
 
-    total = len(plans) + min(FINALISTS, len(plans))
-    first = [attempt(plan, RANKING_IMAGES, number, total) for number, plan in enumerate(plans)]
+    def fitted(plan: Plan) -> bool:
+        return any(by_key[key].recipe in FITTED for key in plan.keys)
+
+    enough = min(RANKING_IMAGES, everything)
+    again = [plan for plan in plans if fitted(plan)][:FINALISTS] if everything > enough else []
+    total = len(plans) + len(again)
+    first = [attempt(plan, enough, number, total) for number, plan in enumerate(plans)]
     first.sort(key=lambda item: (item[2], item[0].keys))
-    best = []
-    for number, item in enumerate(first[:FINALISTS]):
-        fitted = any(by_key[key].recipe == "fit" for key in item[0].keys)
-        best.append(attempt(item[0], everything, len(plans) + number, total) if fitted else item)
+    finalists = [item[0] for item in first if fitted(item[0])][: len(again)]
+    last = {plan.keys: attempt(plan, everything, len(plans) + number, total) for number, plan in enumerate(finalists)}
     progress("build", total, total, "built")
-    return sorted(best, key=lambda item: (item[2], item[0].keys)) + first[FINALISTS:]
+    return sorted((last.get(item[0].keys, item) for item in first), key=lambda item: (item[2], item[0].keys))
 
 
 def try_refit(

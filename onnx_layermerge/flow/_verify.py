@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from onnx_layermerge.data import ImageOptions
-from onnx_layermerge.errors import ModelError
+from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.flow._data import open_data
 from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
 from onnx_layermerge.graph import bind_shapes, load, network_of
@@ -34,8 +34,14 @@ def verify(
     """Time both models interleaved in this run, compare their outputs on ``calib``, and hold both to ``gate``.
 
     Raises:
+        UsageError: the gate bounds what only ``calib`` can show, and there is none.
         ModelError: one of the files cannot be used, or their interfaces differ.
     """
+    gate = gate or Gate()
+    if calib is None:
+        for wanted, option in ((gate.min_agreement, "--min-agreement"), (gate.max_kl, "--max-kl")):
+            if wanted is not None:
+                raise UsageError(f"{option} compares the models' outputs on data; give --calib too.")
     first, second = network_of(load(original)), network_of(load(compressed))
     if first.inputs != second.inputs or first.outputs != second.outputs:
         raise ModelError(f"{compressed} has other inputs or outputs than {original}; these two cannot be compared.")
@@ -51,4 +57,4 @@ def verify(
         data = open_data(prepared, calib, images or ImageOptions(), samples, seed)
         found = quality(outputs_of(data_a, data, prepared.batch), data_b, data, prepared.batch)
     progress("verify", 2, 2, f"{ratio.ratio:.3f}×")
-    return judge(gate or Gate(), ratio, found)
+    return judge(gate, ratio, found)

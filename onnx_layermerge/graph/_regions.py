@@ -32,6 +32,7 @@ _IDEMPOTENT = frozenset({"Relu", "Clip", "Abs"})
 
 _REASONS = {
     "GlobalAveragePool": "pools over the whole image",
+    "ReduceMean": "averages over the image",
     "AveragePool": "pooling is not a convolution of ours yet",
     "MaxPool": "a maximum is not linear",
     "Concat": "joins channels of several branches",
@@ -150,6 +151,8 @@ def repeats_activation(network: Network, region: Region) -> bool:
     before = network.values[region.entry].producer()
     if after is None or before is None or after.op_type != before.op_type or after.op_type not in _IDEMPOTENT:
         return False
+    if len(_computed(after)) != 1 or len(_computed(before)) != 1:
+        return False  # bounds computed at run time are not known to agree
     return _parameters(after) == _parameters(before)
 
 

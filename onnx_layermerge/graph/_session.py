@@ -24,6 +24,9 @@ def model_of(graph: ir.Graph, like: ir.Model) -> ir.Model:
 def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
     """The part of ``model`` that computes ``outputs`` from ``inputs`` (value names); nothing is shared but weights."""
     graph = ir.convenience.extract(model.graph, list(inputs), list(outputs))
+    # They come out of a set, in an order that changes from call to call; equal parts are to be equal bytes.
+    for name in [name for name in model.graph.initializers if name in graph.initializers]:
+        graph.initializers[name] = graph.initializers.pop(name)
     return model_of(graph, model)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +28,8 @@ Progress = Callable[[int, int, str], None]
 RANKING_ROWS = 8
 # A fit that explains less than this share of its target is not worth judging.
 LEAST_EXPLAINED = 0.1
+# Nor is one whose error is not below this share of a smaller convolution's in the same place.
+LEAST_BETTER = 0.95
 
 
 @dataclass(frozen=True)
@@ -79,17 +82,32 @@ def score(
         jobs = [job_of(network, candidate) for candidate in members]
         names = {entry} | {job.site.value for job in jobs} | {job.site.skip for job in jobs if job.site.skip}
         runner = part_runner(network.model, inputs, sorted(names))
-        found = fit_jobs(jobs, fit_data.batches(batch), runner, images=images, seed=seed, rows_per_unknown=RANKING_ROWS)
+        runs = ((values, values) for values in map(runner, fit_data.batches(batch)))
+        found = fit_jobs(jobs, runs, images=images, seed=seed, rows_per_unknown=RANKING_ROWS)
         for candidate in members:
             series[candidate.key] = series_of(network, candidate, found[candidate.key])
         fits.update(found)
         done += len(members)
-    hopeless = {key for key, fit in fits.items() if fit.error > 1 - LEAST_EXPLAINED}
+    hopeless = _dominated(candidates, fits)
     worth = [candidate for candidate in candidates if candidate.key not in hopeless]
     nothing = Divergence(float("inf"), float("inf"), 0.0)
     scores = {key: Score(nothing, fits[key].error, fits[key].alpha, fits[key].rows_per_unknown) for key in hopeless}
     scores |= _judge(network, worth, series, fits, validation, batch, done + len(hopeless), total, progress)
     return Scores(scores)
+
+
+def _dominated(candidates: Sequence[Candidate], fits: dict[str, Fit]) -> set[str]:
+    """Keys of fits that explain next to nothing, or hardly more than a smaller convolution in the same place does."""
+    hopeless = {key for key, fit in fits.items() if fit.error > 1 - LEAST_EXPLAINED}
+    best: dict[tuple[int, int], float] = {}
+    convs = [candidate for candidate in candidates if candidate.recipe == "fit"]
+    for candidate in sorted(convs, key=lambda candidate: (prod(candidate.stage.weight_shape), candidate.key)):
+        where = (candidate.region.start, candidate.region.stop)
+        error = fits[candidate.key].error
+        if error > LEAST_BETTER * best.get(where, float("inf")):
+            hopeless.add(candidate.key)
+        best[where] = min(error, best.get(where, float("inf")))
+    return hopeless
 
 
 def part_runner(model: ir.Model, inputs: list[str], names: list[str]) -> Callable[..., dict[str, np.ndarray]]:

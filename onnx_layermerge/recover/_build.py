@@ -14,9 +14,9 @@ import onnx_ir as ir
 
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.data import Calibration
-from onnx_layermerge.fit import ALPHAS, FITTED, Fit, Job, fit_jobs, job_of, series_of
+from onnx_layermerge.fit import FITTED, Fit, Job, fit_jobs, job_of, series_of
 from onnx_layermerge.graph import Network, extract, splice, sweep
-from onnx_layermerge.importance import part_runner
+from onnx_layermerge.recover._prefix import Prefix
 
 __all__ = ["Built", "build", "refitted"]
 
@@ -47,6 +47,7 @@ def build(
     model = extract(network.model, inputs, list(network.outputs))
     aliases: dict[str, str] = {}
     fits: dict[str, Fit] = {}
+    prefix: Prefix | None = None
     blocks = sorted(plan, key=lambda candidate: candidate.region.start)
     for number, candidate in enumerate(blocks):
         progress(number, len(blocks), candidate.key)
@@ -56,8 +57,9 @@ def build(
         if candidate.recipe in FITTED:
             if data is None:
                 raise ValueError("fitted candidates need data")
-            job = job_of(network, candidate)
-            fit = refitted(network, model, job, data, aliases, images=images, batch=batch, seed=seed)
+            prefix = prefix or Prefix(network, data.batches(batch), images)
+            prefix.advance(model, candidate.region.start, aliases)
+            fit = refitted(prefix, model, job_of(network, candidate), aliases, images=images, seed=seed)
             fits[candidate.key] = fit
         splice(model.graph, entry, exit, series_of(network, candidate, fit), f"olm/{number}")
         if candidate.recipe == "drop" and exit not in network.outputs:
@@ -69,31 +71,19 @@ def build(
 
 
 def refitted(
-    network: Network,
+    prefix: Prefix,
     model: ir.Model,
     job: Job,
-    data: Calibration,
     aliases: Mapping[str, str],
     *,
     images: int,
-    batch: int,
     seed: int,
-    alphas: Sequence[float] = ALPHAS,
+    alphas: Sequence[float] | None = None,
     prior: np.ndarray | None = None,
 ) -> Fit:
     """Solve one job with what arrives in ``model`` and what the original had; ``aliases`` name dropped values."""
-    inputs = [info.name for info in network.inputs]
     entry = aliases.get(job.entry, job.entry)
     skips = {} if job.site.skip is None else {job.site.skip: aliases.get(job.site.skip, job.site.skip)}
-    return fit_jobs(
-        [job],
-        data.batches(batch),
-        part_runner(network.model, inputs, [job.site.value]),
-        part_runner(model, inputs, sorted({entry, *skips.values()})),
-        entry=entry,
-        skips=skips,
-        images=images,
-        seed=seed,
-        alphas=alphas,
-        prior=prior,
-    )[job.key]
+    runs = prefix.runs(model, [job.site.value], sorted({entry, *skips.values()}))
+    found = fit_jobs([job], runs, entry=entry, skips=skips, images=images, seed=seed, alphas=alphas, prior=prior)
+    return found[job.key]

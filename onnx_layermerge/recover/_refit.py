@@ -17,6 +17,7 @@ from onnx_layermerge.data import Calibration
 from onnx_layermerge.fit import Job, job_of
 from onnx_layermerge.graph import Network, Region, extract
 from onnx_layermerge.recover._build import Built, refitted
+from onnx_layermerge.recover._prefix import Prefix
 
 __all__ = ["refit"]
 
@@ -42,6 +43,7 @@ def refit(
     replaced = {p for candidate in plan for p in range(candidate.region.start, candidate.region.stop)}
     first = min((candidate.region.start for candidate in plan), default=len(network.order))
     kept = [p for p in sorted(network.convs) if p > first and p not in replaced]
+    prefix = Prefix(network, data.batches(batch), images)
     for number, position in enumerate(kept):
         job = _job(network, position)
         if job is None:
@@ -49,18 +51,8 @@ def refit(
         progress(number, len(kept), str(network.order[position].name))
         conv = network.convs[position]
         prior = conv.weight.reshape(len(conv.weight), -1).astype(np.float64)
-        found = refitted(
-            network,
-            model,
-            job,
-            data,
-            built.aliases,
-            images=images,
-            batch=batch,
-            seed=seed,
-            alphas=(alpha,),
-            prior=prior,
-        )
+        prefix.advance(model, position, built.aliases)
+        found = refitted(prefix, model, job, built.aliases, images=images, seed=seed, alphas=(alpha,), prior=prior)
         _store(model.graph, position, network, found.weight.reshape(conv.weight.shape), found.bias)
     progress(len(kept), len(kept), "refitted")
     return Built(model, built.fits, built.aliases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 
 import onnx
@@ -13,6 +14,12 @@ __all__ = ["measured_speedup", "structure_key"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 Progress = Callable[[int, int, str], None]
+
+
+def content_key(model: bytes, shapes: Shapes) -> str:
+    """Hash of the very bytes of a model."""
+    bound = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
+    return "sha256:" + hashlib.sha256(bound.encode() + b"\0" + model).hexdigest()[:24]
 
 
 def structure_key(model: bytes, shapes: Shapes) -> str:
@@ -31,10 +38,15 @@ def measured_speedup(
     cap_s: float = 20.0,
     target_half_width: float = 0.01,
     seed: int = 0,
+    exact: bool = False,
     progress: Progress = lambda done, total, what: None,
 ) -> tuple[Ratio, bool]:
-    """Speed-up of ``compressed`` over ``original``, and whether it was measured now (False: read from ``table``)."""
-    keys = structure_key(original, shapes), structure_key(compressed, shapes)
+    """Speed-up of ``compressed`` over ``original``, and whether it was measured now (False: read from ``table``).
+
+    The table knows models by structure, or with ``exact`` by content, weights included.
+    """
+    key_of = content_key if exact else structure_key
+    keys = key_of(original, shapes), key_of(compressed, shapes)
     if table is not None:
         known = table.get_pair(backend.describe(), *keys)
         if known is not None:
