@@ -1,0 +1,49 @@
+"""The tree of commands."""
+
+from __future__ import annotations
+
+import click
+
+from olm.commands.compress import compress
+from olm.commands.doctor import doctor
+from olm.commands.inspect import inspect
+from olm.commands.plan import plan
+from olm.commands.profile import profile
+from olm.commands.verify import verify
+from olm.errors import GuardedGroup, version
+
+__all__ = ["olm"]
+
+
+def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"olm {version()}")
+        ctx.exit()
+
+
+@click.group(
+    cls=GuardedGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+@click.pass_context
+def olm(ctx: click.Context) -> None:
+    """Make an ONNX CNN measurably faster on your device: fewer, merged convolutions with the least loss.
+
+    \b
+    A first run:
+      olm inspect  in.onnx
+      olm plan     in.onnx --calib images/
+      olm compress in.onnx out.onnx --speedup 1.5 --calib images/
+      olm verify   in.onnx out.onnx --min-speedup 1.5
+    """
+    if ctx.invoked_subcommand is None:  # like any other missing word: help on stderr, exit code of a usage error
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+
+
+for command in (inspect, profile, plan, compress, verify, doctor):
+    olm.add_command(command)

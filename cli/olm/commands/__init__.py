@@ -1,0 +1,1 @@
+"""One module for each command: its words, the call, and how the result is shown."""

@@ -1,0 +1,129 @@
+"""``olm compress``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from olm.options import (
+    METHODS,
+    MODEL,
+    REFITS,
+    data_options,
+    device_options,
+    model_options,
+    output_options,
+    profile_option,
+    seed_option,
+)
+from olm.progress import showing
+from olm.screen import interval, kernel, ms, print_json, say, table, times, warn
+
+if TYPE_CHECKING:
+    from onnx_layermerge import Report
+
+__all__ = ["compress"]
+
+
+@click.command(short_help="Write a model that is measured to be X times faster.")
+@click.argument("input", metavar="IN.onnx", type=MODEL)
+@click.argument("output", metavar="OUT.onnx", type=MODEL)
+@click.option("--speedup", type=float, required=True, metavar="X", help="Wanted speed-up, above 1; it is measured.")
+@data_options(samples=512)
+@click.option("--val", metavar="SOURCE", help="Samples that choose between plans.  [default: a quarter of --calib]")
+@click.option(
+    "--method", type=click.Choice(METHODS), default="olm", show_default=True,
+    help="olm: all replacements; drop: nothing is fitted; layermerge: merges by algebra alone, the paper's baseline.",
+)
+@click.option(
+    "--refit", "refit_mode", type=click.Choice(REFITS), default="off", show_default=True,
+    help="auto: solve kept convolutions anew where validation gains by it.",
+)
+@click.option(
+    "--rivals", type=click.IntRange(1), default=12, show_default=True, metavar="N",
+    help="Plans to build and compare.",
+)
+@device_options
+@profile_option
+@model_options
+@seed_option
+@click.option("--report", type=click.Path(), metavar="FILE.json", help="Write the whole report there as JSON.")
+@output_options
+def compress(
+    input: str, output: str, report: str | None, as_json: bool, quiet: bool, **words: Any
+) -> None:  # fmt: skip
+    """Write a model that is measured to be X times faster on the device, with the least loss found.
+
+    If that cannot be reached nothing is written, and the error names the best that was measured.
+    """
+    import onnx_layermerge
+
+    if words["val"] is not None and words["calib"] is None:
+        raise click.UsageError("--val chooses between what was fitted on --calib; give --calib too.")
+    target = None if report is None else _report_target(report, input, output)
+    with showing(quiet) as progress:
+        result = onnx_layermerge.compress(input, output, progress=progress, **words)
+    if target is not None:
+        _write_report(target, result)
+    warn(result.warnings)
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def _report_target(report: str, input: str, output: str) -> Path:
+    """Every check of the report's path that can be made before minutes of work."""
+    from onnx_layermerge.graph import check_target
+
+    if Path(report).suffix.lower() != ".json":
+        raise click.UsageError(f"--report {report} is not a .json file; reports are written as JSON.")
+    if Path(report).resolve() == Path(output).resolve():
+        raise click.UsageError(f"--report {report} is the output itself; choose another file.")
+    return check_target(report, not_over=input)
+
+
+def _write_report(target: Path, result: Report) -> None:
+    from onnx_layermerge.graph import write_bytes
+    from onnx_layermerge.report import as_json
+
+    write_bytes(target, (as_json(result) + "\n").encode())
+
+
+def _show(result: Report) -> None:
+    source = "" if result.measured_now else ", from the profile"
+    say(f"{result.output}: {interval(result.speedup)}{source}", "bold green")
+    say(f"on {result.device}")
+    say(
+        f"asked {times(result.asked)}, predicted {times(result.predicted)}; "
+        f"{result.convs_before} -> {result.convs_after} convolutions; "
+        f"method {result.method}, plan by {result.basis}{', refitted' if result.refitted else ''}"
+    )
+    say()
+    table(
+        ("block", "recipe", "kernel", ">convs", ">saves ms", ">KL alone", "certificate"),
+        [
+            (
+                block.name,
+                block.recipe,
+                kernel(block.kernel),
+                block.convs,
+                ms(block.saving_ms),
+                f"{block.loss_alone:.4g}",
+                block.certificate,
+            )
+            for block in result.blocks
+        ],
+        title="Replaced",
+    )
+    say()
+    if result.validation is not None:
+        agreement = result.validation.agreement
+        agreed = "" if math.isnan(agreement) else f", the same top-1 for {agreement:.1%}"
+        say(f"validation  KL {result.validation.kl:.4g}{agreed}, on samples held out")
+    say(f"plans       {len(result.rejected)} others were measured and rejected")
+    say(f"blocks      {result.timed_blocks} timed, {result.reused_blocks} read from the profile")
+    say("time        " + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items()))

@@ -1,0 +1,106 @@
+"""``olm plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from olm.options import (
+    METHODS,
+    MODEL,
+    data_options,
+    device_options,
+    model_options,
+    output_options,
+    profile_option,
+    seed_option,
+)
+from olm.plot import scatter
+from olm.progress import showing
+from olm.screen import ms, print_json, say, table, times, warn
+
+if TYPE_CHECKING:
+    from onnx_layermerge import FrontierPoint, PlanReport
+
+__all__ = ["plan"]
+
+ROWS = 12
+
+
+@click.command(short_help="Show what each speed-up is expected to cost.")
+@click.argument("input", metavar="IN.onnx", type=MODEL)
+@data_options(samples=256)
+@click.option(
+    "--method", type=click.Choice(METHODS), default="olm", show_default=True, help="Replacements to plan with."
+)
+@device_options
+@profile_option
+@model_options
+@seed_option
+@output_options
+def plan(input: str, as_json: bool, quiet: bool, **words: Any) -> None:
+    """Show the frontier: what each speed-up is expected to cost.  No model is written.
+
+    Both are predicted, from blocks that were timed and judged one by one; `olm compress` measures.
+    """
+    import onnx_layermerge
+
+    with showing(quiet) as progress:
+        report = onnx_layermerge.plan(input, progress=progress, **words)
+    warn(report.warnings)
+    if as_json:
+        print_json(report)
+    else:
+        _show(report)
+
+
+def _show(report: PlanReport) -> None:
+    say(f"{report.input}: {ms(report.base_ms)} ms on {report.device}", "bold")
+    blocks = f"{report.timed_blocks} blocks timed, {report.reused_blocks} read from the profile"
+    say(f"{len(report.points)} plans on the frontier; {blocks}")
+    say()
+    table(
+        (">speed-up", ">ms", ">loss", ">blocks", ">loss of drops alone"),
+        [
+            (
+                times(point.speedup),
+                ms(report.base_ms / point.speedup),
+                f"{point.loss:.4g}",
+                len(point.blocks),
+                _drops(report.drop_only, point.speedup),
+            )
+            for point in spread(report.points, ROWS)
+        ],
+        title="Frontier (predicted; loss is the sum over blocks of the divergence each causes alone)",
+    )
+    lines = scatter(
+        {
+            "o": [(point.speedup, point.loss) for point in report.drop_only],
+            "*": [(point.speedup, point.loss) for point in report.points],
+        },
+        x="speed-up",
+        y="loss (* all replacements, o drops alone)",
+    )
+    if lines:
+        say()
+        for line in lines:
+            say(line)
+
+
+def spread(points: Sequence[FrontierPoint], count: int) -> list[FrontierPoint]:
+    """At most ``count`` points, about evenly apart in speed-up, the first and the last among them."""
+    ordered = sorted(points, key=lambda point: point.speedup)
+    if len(ordered) <= count:
+        return ordered
+    first, last = ordered[0].speedup, ordered[-1].speedup
+    wanted = [first + (last - first) * step / (count - 1) for step in range(count)]
+    nearest = {min(range(len(ordered)), key=lambda i: abs(ordered[i].speedup - one)) for one in wanted}
+    return [ordered[index] for index in sorted(nearest)]
+
+
+def _drops(points: Sequence[FrontierPoint], speedup: float) -> str:
+    """The least loss at which drops alone are as fast."""
+    losses = [point.loss for point in points if point.speedup >= speedup]
+    return f"{min(losses):.4g}" if losses else "–"

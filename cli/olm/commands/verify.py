@@ -1,0 +1,69 @@
+"""``olm verify``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from olm.options import MODEL, Finite, data_options, device_options, model_options, output_options, seed_option
+from olm.progress import showing
+from olm.screen import interval, print_json, say
+
+if TYPE_CHECKING:
+    from onnx_layermerge import Verdict
+
+__all__ = ["verify"]
+
+
+@click.command(short_help="Hold one model against another: the gate for CI.")
+@click.argument("original", metavar="A.onnx", type=MODEL)
+@click.argument("compressed", metavar="B.onnx", type=MODEL)
+@click.option("--min-speedup", type=Finite(0), metavar="X", help="Fail unless B is X times as fast as A.")
+@click.option(
+    "--min-agreement", type=Finite(0, 1), metavar="SHARE",
+    help="Fail unless the top-1 class is the same on this share of --calib, 0 to 1.",
+)
+@click.option("--max-kl", type=Finite(0), metavar="NATS", help="Fail if the outputs on --calib lie further apart.")
+@data_options(samples=512)
+@device_options
+@model_options
+@seed_option
+@output_options
+def verify(
+    original: str,
+    compressed: str,
+    min_speedup: float | None,
+    min_agreement: float | None,
+    max_kl: float | None,
+    as_json: bool,
+    quiet: bool,
+    **words: Any,
+) -> None:  # fmt: skip
+    """Time B against A in this run, compare their outputs, and fail (exit code 3) where a bound is missed.
+
+    The speed-up counts with the lower end of its interval.
+    """
+    import onnx_layermerge
+
+    gate = onnx_layermerge.Gate(min_speedup, min_agreement, max_kl)
+    with showing(quiet) as progress:
+        verdict = onnx_layermerge.verify(original, compressed, gate=gate, progress=progress, **words)
+    if as_json:
+        print_json({**asdict(verdict), "passed": verdict.passed})
+    else:
+        _show(compressed, verdict)
+    if not verdict.passed:
+        raise onnx_layermerge.GateError(*verdict.failures)
+
+
+def _show(compressed: str, verdict: Verdict) -> None:
+    say(f"{compressed}: {interval(verdict.speedup)}", "bold")
+    if verdict.quality is not None:
+        agreement = verdict.quality.agreement
+        say(f"divergence  {verdict.quality.kl:.4g}, relative error {verdict.quality.relative:.4g}")
+        if not math.isnan(agreement):
+            say(f"agreement   {agreement:.1%} of the samples have the same top-1")
+    say("gate        " + ("held" if verdict.passed else f"{len(verdict.failures)} missed"))

@@ -1,0 +1,187 @@
+"""Every command on a tiny network: exit code, what stands on which stream, and the keys of the JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from click.testing import Result
+
+import onnx_layermerge
+from olm.commands.plan import spread
+from onnx_layermerge import FrontierPoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Compressed:
+    """One compression that all tests look at, and the folder it left behind."""
+
+    result: Result
+    input: Path
+    output: Path
+    report: Path
+    digest_before: str
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory, tiny_bytes, store, timings, run) -> Compressed:
+    folder = tmp_path_factory.mktemp("compressed")
+    source = folder / "in.onnx"
+    source.write_bytes(tiny_bytes)
+    output, report = folder / "out.onnx", folder / "report.json"
+    result = run(
+        "compress", source, output, "--speedup", 1.05, "--calib", store / "calib.npz", "--samples", 32,
+        "--rivals", 2, "--report", report, "--quiet", *timings,
+    )  # fmt: skip
+    return Compressed(result, source, output, report, hashlib.sha256(tiny_bytes).hexdigest())
+
+
+def _fields(kind: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def _json(result: Result) -> Any:
+    """The whole of stdout is one JSON document."""
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_inspect_shows_layers_blocks_and_refusals(model, run) -> None:
+    result = run("inspect", model)
+    assert result.exit_code == 0, result.output
+    assert "5 convolutions, 5 of them replaceable" in result.stdout
+    assert "Conv_c2" in result.stdout and "skip + Relu" in result.stdout and "8 -> 8" in result.stdout
+    assert "can be dropped" in result.stdout
+    assert "GlobalAveragePool" in result.stdout and "pools over the whole image" in result.stdout
+    assert result.stderr == ""
+
+
+def test_inspect_json(model, run) -> None:
+    found = _json(run("inspect", model, "--json"))
+    assert set(found) == _fields(onnx_layermerge.Inspection)
+    assert found["convs"] == 5
+    assert [layer["channels_in"] for chain in found["chains"] for layer in chain["layers"]] == [3, 8, 8, 8, 8]
+
+
+def test_inspect_shortens_long_lists_unless_asked(model, run, monkeypatch) -> None:
+    monkeypatch.setattr("olm.commands.inspect.MOST_LAYERS", 2)
+    short, whole = run("inspect", model), run("inspect", model, "--all")
+    assert "... and 3 more (--all shows them)" in short.stdout
+    assert "Conv_c4" not in short.stdout and "Conv_c4" in whole.stdout
+    assert "more (--all" not in whole.stdout
+
+
+def test_compress_writes_a_model_that_runs(compressed: Compressed, samples) -> None:
+    assert compressed.result.exit_code == 0, compressed.result.output
+    before, after = onnx.load(compressed.input), onnx.load(compressed.output)
+    onnx.checker.check_model(after, full_check=True)
+    assert list(after.graph.input) == list(before.graph.input)
+    assert [value.name for value in after.graph.output] == [value.name for value in before.graph.output]
+    session = ort.InferenceSession(str(compressed.output), providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"x": samples})
+    assert scores.shape == (40, 5) and np.isfinite(scores).all()
+
+
+def test_compress_tells_what_it_did_on_stdout(compressed: Compressed) -> None:
+    text = compressed.result.stdout
+    for part in ("95 % interval", "asked 1.05×", "Replaced", "KL alone", "validation", "plans ", "time ", "verify"):
+        assert part in text
+    assert "Error" not in compressed.result.stderr
+
+
+def test_compress_leaves_the_input_and_nothing_else(compressed: Compressed) -> None:
+    assert hashlib.sha256(compressed.input.read_bytes()).hexdigest() == compressed.digest_before
+    assert {path.name for path in compressed.input.parent.iterdir()} == {"in.onnx", "out.onnx", "report.json"}
+
+
+def test_compress_report_is_the_run_as_json(compressed: Compressed) -> None:
+    report = json.loads(compressed.report.read_text())
+    assert set(report) == _fields(onnx_layermerge.Report)
+    assert report["speedup"]["low"] >= 1.05
+    assert report["output"] == str(compressed.output)
+
+
+def test_compress_json_without_data_warns_on_stderr(model, timings, run) -> None:
+    result = run(
+        "compress", model, model.with_name("out.onnx"), "--speedup", 1.05, "--rivals", 1, "--json", "-q", *timings
+    )
+    report = _json(result)
+    assert set(report) == _fields(onnx_layermerge.Report)
+    assert report["validation"] is None
+    assert all(block["recipe"] == "drop" for block in report["blocks"])
+    assert any("--calib" in warning for warning in report["warnings"])
+    assert "Warning: " in result.stderr and "not protected" in result.stderr
+
+
+def test_profile_times_nothing_twice(compressed: Compressed, model, timings, run) -> None:
+    report = _json(run("profile", model, "--json", "--quiet", *timings))
+    assert set(report) == _fields(onnx_layermerge.ProfileReport)
+    assert report["profile"] == timings[1]
+    again = run("profile", model, "--quiet", *timings)
+    assert again.exit_code == 0, again.output
+    assert ": 0 blocks timed" in again.stdout
+    assert "whole model, ms" in again.stdout
+
+
+def test_plan_prints_the_frontier_and_writes_no_model(compressed: Compressed, model, store, timings, run) -> None:
+    data = ("--calib", store / "calib.npz", "--samples", 32)
+    result = run("plan", model, *data, "--quiet", *timings)
+    assert result.exit_code == 0, result.output
+    assert "speed-up" in result.stdout and "loss of drops alone" in result.stdout
+    assert "*" in result.stdout and "+----" in result.stdout
+    report = _json(run("plan", model, *data, "--method", "drop", "--json", "--quiet", *timings))
+    assert set(report) == _fields(onnx_layermerge.PlanReport)
+    speedups = [point["speedup"] for point in report["points"]]
+    assert speedups == sorted(speedups) and len(speedups) > 1
+    assert list(model.parent.iterdir()) == [model]
+
+
+def test_plan_table_is_spread_over_the_frontier() -> None:
+    points = [FrontierPoint(1 + step / 1000, float(step), ()) for step in range(1001)]
+    rows = spread(points, 12)
+    assert len(rows) == 12
+    assert (rows[0], rows[-1]) == (points[0], points[-1])
+    gaps = np.diff([row.speedup for row in rows])
+    assert gaps.max() < 1.05 * gaps.min()
+    assert spread(points[:5], 12) == points[:5]
+
+
+def test_verify_holds_a_gate(compressed: Compressed, store, run) -> None:
+    result = run(
+        "verify", compressed.input, compressed.output, "--calib", store / "calib.npz", "--min-speedup", 0.2,
+        "--min-agreement", 0, "--quiet",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "held" in result.stdout and "agreement" in result.stdout
+    assert result.stderr == ""
+
+
+def test_verify_misses_a_gate_with_a_line_for_each_bound(compressed: Compressed, store, run) -> None:
+    result = run(
+        "verify", compressed.input, compressed.output, "--calib", store / "calib.npz", "--min-speedup", 100,
+        "--max-kl", 0, "--quiet", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 3
+    verdict = json.loads(result.stdout)
+    assert set(verdict) == {"speedup", "quality", "failures", "passed"}
+    assert verdict["passed"] is False
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2 and all(line.startswith("Error: ") for line in lines)
+    assert "100×" in lines[0]
+
+
+def test_doctor_lists_backends_with_reasons(run) -> None:
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    rows = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
+    assert " ok " in rows["backend onnxruntime"]
+    assert " no " in rows["backend tensorrt"] and "not supported" in rows["backend tensorrt"]
+    checks = _json(run("doctor", "--json"))
+    assert {frozenset(check) for check in checks} == {frozenset(_fields(onnx_layermerge.Check))}

@@ -1,0 +1,99 @@
+"""Values of options: what is taken, and what is turned down with exit code 2 on one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from olm.options import Finite, Numbers, Shapes, Size, data_options, shapes_option
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Finite(0), "1.5", 1.5),
+        (Finite(0, 1), "1", 1.0),
+        (Numbers(), "0.5", (0.5,)),
+        (Numbers(), "0.485, 0.456,0.406", (0.485, 0.456, 0.406)),
+        (Numbers(single=True), "1/255", 1 / 255),
+        (Size(), "256", 256),
+        (Size(), "240x320", (240, 320)),
+        (Shapes(), "x:1x3x224x224", [("x", (1, 3, 224, 224))]),
+        (Shapes(), "in:0:1x3,y:7", [("in:0", (1, 3)), ("y", (7,))]),
+    ],
+)
+def test_taken(kind: click.ParamType, text: str, value: Any) -> None:
+    assert kind.convert(text, None, None) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Finite(0), "nan"),
+        (Finite(0), "inf"),
+        (Finite(0), "-1"),
+        (Finite(0, 1), "82"),
+        (Finite(0), "fast"),
+        (Numbers(), ""),
+        (Numbers(), "1,,2"),
+        (Numbers(), "1/0"),
+        (Numbers(), "nan"),
+        (Numbers(), "1e999999"),
+        (Numbers(single=True), "1,2"),
+        (Size(), "0.5"),
+        (Size(), "-3"),
+        (Size(), "1x2x3"),
+        (Size(), "²"),
+        (Shapes(), "1x3x224x224"),
+        (Shapes(), "x:"),
+        (Shapes(), "x:1x0"),
+        (Shapes(), "x:1x-3"),
+        (Shapes(), ":1x3"),
+    ],
+)
+def test_turned_down(kind: click.ParamType, text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        kind.convert(text, None, None)
+
+
+def _invoke(command: click.Command, *words: str) -> Any:
+    return command.main(list(words), standalone_mode=False)
+
+
+@pytest.fixture
+def echo() -> click.Command:
+    @click.command()
+    @data_options(samples=7)
+    @shapes_option
+    def command(**words: Any) -> dict[str, Any]:
+        return words
+
+    return command
+
+
+def test_shapes_are_joined(echo: click.Command) -> None:
+    assert _invoke(echo, "--shapes", "x:1x3", "--shapes", "y:2")["shapes"] == {"x": (1, 3), "y": (2,)}
+    assert _invoke(echo)["shapes"] == {}
+    with pytest.raises(click.BadParameter, match="twice"):
+        _invoke(echo, "--shapes", "x:1x3", "--shapes", "x:2")
+
+
+def test_image_options_reach_the_package(echo: click.Command) -> None:
+    words = _invoke(
+        echo, "--calib", "d", "--scale", "1/2", "--mean", "1,2,3", "--std", "4", "--layout", "nhwc", "--color", "bgr",
+        "--resize", "40x50", "--crop", "32",
+    )  # fmt: skip
+    assert (words["calib"], words["samples"]) == ("d", 7)
+    images = words["images"]
+    assert (images.scale, images.mean, images.std) == (0.5, (1.0, 2.0, 3.0), (4.0,))
+    assert (images.layout, images.color, images.resize, images.crop) == ("nhwc", "bgr", (40, 50), 32)
+    assert set(words) == {"calib", "samples", "images", "shapes"}
+    assert _invoke(echo, "--calib", "d")["images"] is None
+    assert _invoke(echo, "--calib", "d", "--preset", "lite")["images"].preset == "lite"
+
+
+def test_image_options_without_images_are_a_mistake(echo: click.Command) -> None:
+    with pytest.raises(click.UsageError, match="--preset"):
+        _invoke(echo, "--preset", "lite")
