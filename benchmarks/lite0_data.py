@@ -46,7 +46,7 @@ EVAL, CALIB = models.MODELS / "lite0_eval.npz", models.MODELS / "lite0_calib.npz
 SIDE, MARGIN, SEED = 224, 0.08, 0
 PHOTO = re.compile(r"foolbox/data/imagenet_\d+_(\d+)\.jpg")
 VARIANT = re.compile(r"([-_ ]?(mirror|flip|\d+))+$")  # frog-1, bradley_mirror
-NEAR = 1.0  # mean absolute difference of 16 x 16 thumbnails, grey levels of 255; mirrored pairs: 0.3, all others: 2.8 up
+NEAR = 1.0  # mean absolute difference of 16 x 16 thumbnails in grey levels; mirrored pairs: 0.3, all others: 2.8 up
 
 Arrays = dict[str, NDArray[Any]]
 

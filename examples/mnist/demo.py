@@ -1,6 +1,6 @@
 """`make demo`: compress the committed ResNet-20 and show what it costs, on digits that neither saw.
 
-    python examples/mnist/demo.py [--speedup 1.5] [--out resnet20.fast.onnx]
+python examples/mnist/demo.py [--speedup 1.5] [--out resnet20.fast.onnx]
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import data
 import numpy as np
 import onnxruntime as ort
+
+import data
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE / "resnet20.onnx"

@@ -141,7 +141,7 @@ def _solve(
 def _order(gram: Gram, target: Target, channels: int, least: int) -> np.ndarray:
     """Elimination order of the entry's channels for this target."""
     plain = target.value if target.skip is None else target.value - target.skip
-    weight, _ = gram.solve(plain[None, : len(plain) - gram.held_out], ORDER_ALPHA)
+    weight, _ = gram.solve(gram.cross(plain[None, : len(plain) - gram.held_out]), ORDER_ALPHA)
     return elimination_order(gram.matrix[0], weight[0], float(gram.ridge(ORDER_ALPHA)[0, 0, 0]), channels, least)
 
 

@@ -102,13 +102,17 @@ class Gram:
         result += centred_bias.astype(np.float32)
         return result
 
-    def solve(self, target: np.ndarray, alpha: float, prior: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """W [G, D, O] and b [G, 1, O] for ``target`` [G, R_fitted, O]; ``prior`` [G, D, O] is W0."""
+    def cross(self, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """B [G, D, O] and τ [G, 1, O] for ``target`` [G, R_fitted, O]; the same for every ridge."""
         tau = target.mean(axis=1, keepdims=True, dtype=np.float64)
-        cross = _summed(self.fitted, target.astype(np.float32) - tau.astype(np.float32))
-        if prior is not None:
-            cross += self.ridge(alpha) * prior
-        weight = self._solve(alpha, cross)
+        return _summed(self.fitted, target.astype(np.float32) - tau.astype(np.float32)), tau
+
+    def solve(
+        self, moments: tuple[np.ndarray, np.ndarray], alpha: float, prior: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """W [G, D, O] and b [G, 1, O] from the moments of :meth:`cross`; ``prior`` [G, D, O] is W0."""
+        cross, tau = moments
+        weight = self._solve(alpha, cross if prior is None else cross + self.ridge(alpha) * prior)
         return weight, tau - np.matmul(self.mean, weight)
 
     def ridge(self, alpha: float) -> np.ndarray:
@@ -158,7 +162,8 @@ def fit_conv(gram: Gram, target: Target, *, alphas: Sequence[float] = ALPHAS, pr
     kept = slice(0, value.shape[1] - gram.held_out)
     plain = value[:, kept] if skip is None else value[:, kept] - skip[:, kept]
     trusted = alphas if gram.rows_per_unknown >= FEW_ROWS else alphas[-1:]
-    solutions = {alpha: gram.solve(plain, alpha, near) for alpha in trusted}
+    moments = gram.cross(plain)
+    solutions = {alpha: gram.solve(moments, alpha, near) for alpha in trusted}
     errors = {alpha: _held_out(gram, value, skip, target, *solution) for alpha, solution in solutions.items()}
     alpha = min(errors, key=lambda each: errors[each])
     weight, bias = solutions[alpha]
@@ -193,7 +198,8 @@ def _forgive(
         if skip is not None:
             guess += skip[:, kept]
         moved = np.where(below, np.minimum(guess, target.low), np.where(above, np.maximum(guess, target.high), value))
-        weight, bias = gram.solve(moved if skip is None else moved - skip[:, kept], alpha, near)
+        moments = gram.cross(moved if skip is None else moved - skip[:, kept])
+        weight, bias = gram.solve(moments, alpha, near)
     return weight, bias
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnx_layermerge.candidates import METHODS, Candidate, cost_macs, enumerate_candidates
 from onnx_layermerge.errors import TargetError, UsageError
+from onnx_layermerge.fit import FITTED
 from onnx_layermerge.graph import InputInfo, Network, Refusal, bind_shapes, read, to_bytes, trace_shapes
 from onnx_layermerge.latency import Backend, BlockSpec, Failure, LatencyTable, fill, interleave
 from onnx_layermerge.latency.blocks import region_block, replacement_block
@@ -69,7 +70,7 @@ def prepare(
     batch: int = 1,
     progress: Progress = quiet,
 ) -> Prepared:
-    """Read ``path`` and list what may stand in for what.
+    """Read ``path`` and list what may stand in for what; without ``fitting`` (no data) a method that fits only drops.
 
     Raises:
         ModelError: the model cannot be read.
@@ -81,7 +82,9 @@ def prepare(
     network = read(path, shapes=shapes)
     bound = bind_shapes(network.inputs, shapes or {}, batch=batch)
     traced = trace_shapes(network, bound)
-    kinds = [kind for kind in METHODS[method] if fitting or kind != "fit"]
+    kinds = METHODS[method]
+    if not fitting and any(kind in FITTED for kind in kinds):
+        kinds = METHODS["drop"]
     found, refusals = enumerate_candidates(network, kinds=kinds)
     candidates = tuple(candidate for candidate in found if _worth_timing(network, candidate, traced))
     progress("read", 1, 1, f"{len(candidates)} candidates")

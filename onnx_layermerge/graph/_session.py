@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
 __all__ = ["Session", "extract", "model_of", "to_bytes"]
 
@@ -40,6 +39,9 @@ class Session:
     """An onnxruntime CPU session over ``model``: dict of arrays in, dict of arrays out."""
 
     def __init__(self, model: ir.Model | bytes, *, threads: int = 0) -> None:
+        # Imported here: listing candidates or reading a table needs no runtime.
+        import onnxruntime as ort
+
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

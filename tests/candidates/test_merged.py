@@ -1,0 +1,139 @@
+"""Merges without an activation inside are exact everywhere but the ring that their certificate names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from onnx_layermerge.candidates import Candidate, enumerate_candidates, merge_of
+from onnx_layermerge.fit import series_of
+from onnx_layermerge.graph import Network, extract, splice, sweep
+from tests import zoo
+
+
+def offered(network: Network, *kinds: str) -> list[Candidate]:
+    return list(enumerate_candidates(network, kinds=kinds)[0])
+
+
+@st.composite
+def linear_nets(draw: st.DrawFn) -> zoo.Net:
+    """Convolutions of every kind in a row, some with a branch around them; float64, no activation."""
+    net = zoo.Net(seed=draw(st.integers(0, 1000)), dtype=np.float64)
+    rank = draw(st.integers(1, 2))
+    value = net.input(shape=("N", 4, *(14,) * rank))
+    for number in range(draw(st.integers(2, 4))):
+        kind = draw(st.sampled_from(["plain", "plain", "depthwise", "skip", "branches"]))
+        name, bias = f"n{number}", draw(st.booleans())
+        pads = draw(st.lists(st.integers(0, 2), min_size=2 * rank, max_size=2 * rank))
+        kernel = draw(st.sampled_from([1, 2, 3]))
+        if kind == "plain":
+            groups, stride = draw(st.sampled_from([1, 2])), draw(st.sampled_from([1, 1, 2]))
+            value = net.conv(value, name, 4, kernel, pads=pads, groups=groups, stride=stride, bias=bias,
+                             dilation=draw(st.sampled_from([1, 1, 2])))  # fmt: skip
+        elif kind == "depthwise":
+            value = net.depthwise(value, name, kernel, pads=pads, bias=bias)
+        elif kind == "skip":
+            value = net.add(net.conv(value, f"{name}.c", 4, 3, bias=bias), value, name)
+        else:
+            left = net.conv(value, f"{name}.l", 4, 3, stride=2, bias=bias)
+            value = net.add(left, net.conv(value, f"{name}.r", 4, 1, stride=2, pads=0), name)
+    return net
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(linear_nets())
+def test_a_merge_equals_its_region_outside_the_ring(net: zoo.Net) -> None:
+    network = net.network(net.nodes[-1].name)
+    feeds = zoo.feeds_for(net, batch=1)
+    inputs = list(net.inputs)
+    for candidate in offered(network, "merge")[:6]:
+        region, merged = candidate.region, merge_of(network, candidate)
+        assert merged.certificate.kind in ("exact", "border")
+        original = extract(network.model, inputs, [region.exit])
+        changed = extract(network.model, inputs, [region.exit])
+        splice(changed.graph, region.entry, region.exit, series_of(network, candidate, None), "olm/0")
+        sweep(changed)
+        assert sum(node.op_type == "Conv" for node in changed.graph) < len(network.convs) + 1
+        wanted, got = (zoo.run(model, feeds)[region.exit] for model in (original, changed))
+        assert got.dtype == np.float64 and got.shape == wanted.shape
+        inside = (slice(None), slice(None), *merged.certificate.interior(wanted.shape[2:]))
+        np.testing.assert_allclose(got[inside], wanted[inside], rtol=0, atol=1e-11 * np.abs(wanted).max())
+
+
+def test_only_regions_without_an_activation_are_lossless() -> None:
+    assert offered(zoo.network("plain"), "merge") == []
+    found = offered(zoo.network("parallel"), "merge")
+    ends = [(candidate.region.entry, candidate.region.exit) for candidate in found]
+    assert ends == [("r0", "sides"), ("r0", "add")]
+    network = zoo.network("parallel")
+    assert {merge_of(network, candidate).certificate.kind for candidate in found} == {"exact"}
+
+
+def test_a_merge_over_an_activation_says_that_it_is_lossy() -> None:
+    network = zoo.network("plain")
+    found = {candidate.key: candidate for candidate in offered(network, "merge-all")}
+    assert set(found) == {"merge 5x5 c1…c2 [11]", "merge 7x7 c1…c3 [111]", "merge 5x5 c2…c3 [11]"}
+    certificate = merge_of(network, found["merge 7x7 c1…c3 [111]"]).certificate
+    assert certificate.kind == "lossy" and "activation" in certificate.reason
+
+
+def test_depthwise_merges_stay_depthwise() -> None:
+    net = zoo.Net()
+    network = net.network(net.depthwise(net.depthwise(net.input(), "d1"), "d2"))
+    (candidate,) = offered(network, "merge")
+    ((conv, _),) = series_of(network, candidate, None)
+    assert conv.groups == 4 and conv.weight.shape == (4, 1, 5, 5)
+
+
+def test_the_papers_subsets_keep_the_largest_norms() -> None:
+    net = zoo.Net()
+    value = net.input()
+    for number, scale in enumerate((1.0, 3.0, 2.0), start=1):
+        value = net.conv(value, f"c{number}", weight=scale * net.rng.standard_normal((4, 4, 3, 3)), pads=1)
+    network = net.network(value)
+    keys = {c.key for c in offered(network, "merge-subset") if len(c.region.convs) == 3}
+    # Kernel 3 keeps the one, kernel 5 the two convolutions of largest L1 norm.
+    assert keys == {"merge 3x3 c1…c3 [010]", "merge 5x5 c1…c3 [011]"}
+    for candidate in offered(network, "merge-subset"):
+        assert merge_of(network, candidate).certificate.kind == "lossy"
+        assert candidate.stage.geometry.same_grid(candidate.stage.geometry.with_kernel((1, 1)))  # type: ignore[arg-type]
+
+
+def test_a_subset_computes_the_region_with_the_others_left_out() -> None:
+    net = zoo.Net(dtype=np.float64)
+    value = net.input()
+    for number in range(1, 4):
+        value = net.conv(value, f"c{number}", bias=False)
+    network, feeds = net.network(value), zoo.feeds_for(net)
+    for candidate in offered(network, "merge-subset"):
+        left_out = [
+            network.order[position].name
+            for position, kept in zip(candidate.region.convs, candidate.keep, strict=True)
+            if not kept
+        ]
+        original = extract(network.model, ["x"], ["c3"])
+        for name in left_out:
+            node = next(node for node in original.graph if node.name == name)
+            splice(original.graph, str(node.inputs[0].name), name, (), "gone")  # type: ignore[union-attr]
+        changed = extract(network.model, ["x"], ["c3"])
+        splice(changed.graph, candidate.region.entry, candidate.region.exit, series_of(network, candidate, None), "o")
+        for model in (original, changed):
+            sweep(model)
+        wanted, got = (zoo.run(model, feeds)["c3"] for model in (original, changed))
+        inside = (slice(None), slice(None), slice(3, -3), slice(3, -3))
+        np.testing.assert_allclose(got[inside], wanted[inside], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_convolution_that_changes_the_width_is_always_kept(wide: bool) -> None:
+    net = zoo.Net()
+    first = net.conv(net.input(), "c1", 6 if wide else 4, weight=None)
+    network = net.network(net.conv(first, "c2", 4, weight=None))
+    keeps = {candidate.keep for candidate in offered(network, "merge-subset")}
+    assert keeps == (set() if wide else {(True, False)} if abs_sum(net, "c1") > abs_sum(net, "c2") else {(False, True)})
+
+
+def abs_sum(net: zoo.Net, name: str) -> float:
+    return float(np.abs(net.weights[f"{name}.w"]).sum())

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from onnx_layermerge.importance import divergence, is_class_scores
+
+
+def test_the_kl_of_probabilities_by_hand() -> None:
+    p, q = np.array([[0.5, 0.25, 0.25], [0.8, 0.1, 0.1]]), np.array([[0.25, 0.5, 0.25], [0.8, 0.1, 0.1]])
+    found = divergence({"y": p}, {"y": q})
+    # Sample 1: ½ ln 2 + ¼ ln ½ = ¼ ln 2; sample 2: 0.
+    assert found.kl == pytest.approx(math.log(2) / 8, rel=1e-12)
+    assert found.agreement == 0.5
+    spread = 2 * 0.15**2 + 4 * 0.075**2
+    assert found.relative == pytest.approx(2 * 0.25**2 / spread, rel=1e-12)
+
+
+def test_logits_are_normalised_first() -> None:
+    p, q = np.array([[0.7, 0.2, 0.1]]), np.array([[0.1, 0.2, 0.7]])
+    plain = divergence({"y": p}, {"y": q})
+    shifted = divergence({"y": np.log(p) + 40.0}, {"y": np.log(q) - 700.0})
+    assert plain.kl == pytest.approx(0.6 * math.log(7), rel=1e-12)
+    assert shifted.kl == pytest.approx(plain.kl, rel=1e-9)
+
+
+def test_equal_outputs_do_not_diverge() -> None:
+    values = np.random.default_rng(0).standard_normal((6, 4))
+    found = divergence({"y": values}, {"y": values.copy()})
+    assert (found.kl, found.relative, found.agreement) == (0.0, 0.0, 1.0)
+
+
+def test_probabilities_of_zero_stay_finite() -> None:
+    found = divergence({"y": np.array([[1.0, 0.0]])}, {"y": np.array([[0.0, 1.0]])})
+    assert found.kl == pytest.approx(math.log(1e12), rel=1e-6)
+
+
+def test_maps_are_compared_by_their_spread() -> None:
+    wanted = np.random.default_rng(0).standard_normal((8, 3, 5, 5))
+    mean = np.broadcast_to(wanted.mean(axis=0), wanted.shape)
+    found = divergence({"y": wanted}, {"y": mean})
+    assert found.kl == pytest.approx(1.0, rel=1e-12) and found.relative == pytest.approx(1.0, rel=1e-12)
+    assert math.isnan(found.agreement)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_infinitely_far(bad: float) -> None:
+    values = np.zeros((2, 3))
+    found = divergence({"y": values}, {"y": np.full((2, 3), bad)})
+    assert (found.kl, found.relative, found.agreement) == (np.inf, np.inf, 0.0)
+
+
+def test_outputs_add_up_and_integers_are_left_out() -> None:
+    p, q = np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]])
+    one = divergence({"a": p}, {"a": q})
+    both = divergence({"a": p, "b": p, "i": np.array([1])}, {"a": q, "b": q, "i": np.array([2])})
+    assert both.kl == pytest.approx(2 * one.kl) and both.relative == pytest.approx(one.relative)
+
+
+def test_constant_outputs_have_a_scale_of_their_own() -> None:
+    wanted = np.full((4, 2, 3, 3), 2.0)
+    found = divergence({"y": wanted}, {"y": wanted + 1})
+    assert found.relative == pytest.approx(0.25)
+
+
+def test_what_counts_as_class_scores() -> None:
+    assert is_class_scores(np.zeros((3, 2)))
+    assert not is_class_scores(np.zeros((3, 1))) and not is_class_scores(np.zeros((3, 2, 2)))
