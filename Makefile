@@ -6,7 +6,7 @@ SPEEDUP ?= 1.5
 # pip's own settings of the machine (mirrors, proxies) apply; nothing here names an index.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test lint models bench lock clean
+.PHONY: help demo test lint models train bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,9 +34,17 @@ lint: $(VENV)/.dev  ## ruff and mypy
 test: lint  ## the whole test suite
 	@$(BIN)/python -m pytest
 
-models: $(VENV)/.dev  ## bring the public models and images into models/ (torch only for the export)
+$(VENV)/.torch: $(VENV)/.dev requirements/torch.txt
+	@echo "installing torch into $(VENV) (for exporting and training networks only) …"
+	@$(PIP) install -r requirements/torch.txt
+	@touch $@
+
+models: $(VENV)/.torch  ## bring the public models and images into models/ (torch only for the export)
 	@$(BIN)/python benchmarks/models.py
 	@$(BIN)/python benchmarks/lite0_data.py
+
+train: $(VENV)/.torch  ## train the demo network anew (about ten minutes)
+	@$(BIN)/python examples/mnist/train.py
 
 bench: $(VENV)/.dev  ## the table of the main job (about half an hour)
 	@$(BIN)/python benchmarks/main_job.py

@@ -17,7 +17,7 @@ __all__ = ["fit_jobs"]
 Arrays = Mapping[str, np.ndarray]
 
 ROWS_PER_UNKNOWN = 20
-FEATURE_BYTES = 320 << 20
+FEATURE_BYTES = 256 << 20
 HELD_OUT = 0.2
 # Elimination ranks channels on the plain fit with this ridge.
 ORDER_ALPHA = 1e-2

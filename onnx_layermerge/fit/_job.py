@@ -14,7 +14,7 @@ from onnx_layermerge.graph import Activation, Conv, Network, Series, activation_
 __all__ = ["FITTED", "Job", "conv_from", "job_of", "series_of"]
 
 FEWEST_ROWS = 4000
-PATCH_BYTES = 480 << 20
+PATCH_BYTES = 384 << 20
 # Recipes whose weights come from data.
 FITTED = ("fit", "width")
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from onnx_layermerge.data import Calibration, ImageOptions
-from onnx_layermerge.errors import TargetError, UsageError
+from onnx_layermerge.errors import UsageError
+from onnx_layermerge.flow._choose import Run, choose
 from onnx_layermerge.flow._data import NO_DATA, noise, open_data
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Progress, check_speedup, latencies, prepare, quiet, useful
-from onnx_layermerge.flow._rank import loss_bases, rank, scored, try_refit
-from onnx_layermerge.graph import Session, check_target, to_bytes, write
+from onnx_layermerge.flow._rank import loss_bases, scored
+from onnx_layermerge.graph import Session, check_target, write
 from onnx_layermerge.importance import collect
 from onnx_layermerge.latency import LatencyTable, open_backend
-from onnx_layermerge.report import Rejected, Report, block_of
-from onnx_layermerge.rewrite import finish
-from onnx_layermerge.verify import measured_speedup, quality
+from onnx_layermerge.report import Report, block_of
+from onnx_layermerge.verify import quality
 
 __all__ = ["compress"]
 
@@ -98,98 +97,60 @@ def compress(
         candidates = useful(prepared, timed)
         scores = scored(prepared, candidates, fit_data, validation, seed=seed, progress=progress)
         clock.mark("score blocks")
-        steps = [0]
-
-        def say(what: str) -> None:
-            steps[0] += 1
-            progress("plan", steps[0], 0, what)
-
-        loop = Loop(prepared, timed, opened, table, say)
+        loop = Loop(prepared, timed, opened, table, progress)
         bases = loss_bases(candidates, scores, timed)
         if method == "layermerge":
             bases, rivals = {"kl": bases["kl"]}, 1
-        plans = loop.plans(bases, speedup, count=rivals, seed=seed)
-        clock.mark("plan")
-        ranked = rank(prepared, plans, fit_data, validation, seed, progress)
-        clock.mark("build")
-        rejected: list[Rejected] = []
-        for plan, built, loss in ranked:
-            refitted = False
-            if refit_mode == "auto" and fit_data is not None:
-                built, loss, refitted = try_refit(prepared, plan, built, loss, fit_data, validation, seed, progress)
-            candidate_blocks = [loop._by_key[key] for key in plan.keys]
-            provenance = {
-                "version": _version(),
-                "method": method,
-                "plan": json.dumps(plan.keys),
-                "basis": plan.basis,
-                "speedup.asked": f"{speedup:g}",
-                "device": opened.describe().text(),
-                "seed": str(seed),
-                "input.sha256": network.digest,
-                "calibration.sha256": digest,
-            }
-            model = finish(network, built.model, provenance)
-            ratio, now = measured_speedup(
-                opened,
-                Path(input).read_bytes(),
-                to_bytes(model),
-                prepared.bound,
-                table=table,
-                exact=True,
-                cap_s=30.0,
-                target_half_width=0.005,
-                progress=lambda done, total, what: progress("verify", done, total, what),
-            )
-            loop.best = max(loop.best, ratio.ratio)
-            if ratio.low >= speedup:
-                break
-            rejected.append(Rejected(plan.basis, ratio.ratio, loss, plan.keys))
-        else:
-            raise TargetError(
-                f"{speedup:g}× was not reached by any built model; the best measured speed-up is {loop.best:.2f}×: "
-                "ask for less."
-            )
-    clock.mark("verify")
-    rejected += [Rejected(p.basis, p.measured.ratio, d, p.keys) for p, _, d in ranked if p.keys != plan.keys]
+        run = Run(prepared, opened, table, loop, fit_data, validation, seed, progress)
+        origin = {
+            "version": _version(),
+            "method": method,
+            "speedup.asked": f"{speedup:g}",
+            "device": opened.describe().text(),
+            "seed": str(seed),
+            "input.sha256": network.digest,
+            "calibration.sha256": digest,
+        }
+        chosen = choose(run, bases, speedup, count=rivals, refitting=refit_mode == "auto", origin=origin)
+    clock.mark("build and verify")
     validated = None
     if calib is not None:
         wanted = collect(Session(network.model).run, validation.batches(prepared.batch))
-        validated = quality(wanted, model, validation, prepared.batch)
-    write(model, target)
+        validated = quality(wanted, chosen.model, validation, prepared.batch)
+    write(chosen.model, target)
     clock.mark("write")
+    by_key = {candidate.key: candidate for candidate in prepared.candidates}
     return Report(
         input=str(input),
         output=str(output),
         method=method,
         device=opened.describe().text(),
         asked=speedup,
-        predicted=plan.predicted,
-        speedup=ratio,
-        measured_now=now,
+        predicted=chosen.plan.predicted,
+        speedup=chosen.speedup,
+        measured_now=chosen.measured_now,
         validation=validated,
-        basis=plan.basis,
-        refitted=refitted,
+        basis=chosen.plan.basis,
+        refitted=chosen.refitted,
         blocks=tuple(
-            block_of(network, c, timed.savings_s[c.key], scores.by_key[c.key].divergence.kl, built.fits.get(c.key))
-            for c in candidate_blocks
+            block_of(
+                network,
+                by_key[key],
+                timed.savings_s[key],
+                scores.by_key[key].divergence.kl,
+                chosen.built.fits.get(key),
+            )
+            for key in chosen.plan.keys
         ),
-        rejected=tuple(_unique(rejected)),
+        rejected=chosen.rejected,
         convs_before=len(network.convs) + len(network.refused),
-        convs_after=sum(node.op_type == "Conv" for node in model.graph),
+        convs_after=sum(node.op_type == "Conv" for node in chosen.model.graph),
         timed_blocks=timed.timed,
         reused_blocks=timed.reused,
         seed=seed,
         seconds=clock.marks,
         warnings=tuple(warnings),
     )
-
-
-def _unique(rejected: Sequence[Rejected]) -> list[Rejected]:
-    seen: dict[tuple[str, ...], Rejected] = {}
-    for item in rejected:
-        seen.setdefault(item.blocks, item)
-    return list(seen.values())
 
 
 def _version() -> str:

@@ -7,12 +7,12 @@ by what was missing, until the *lower* end of the measured interval meets the ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.errors import TargetError
-from onnx_layermerge.flow._prepare import Prepared, Timed
+from onnx_layermerge.flow._prepare import Prepared, Progress, Timed, quiet
 from onnx_layermerge.graph import extract, splice, sweep, to_bytes
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.latency.blocks import placeholder
@@ -45,7 +45,7 @@ class Loop:
     timed: Timed
     backend: Backend
     table: LatencyTable
-    say: Callable[[str], None] = lambda what: None
+    progress: Progress = quiet
     best: float = 1.0
     measured: dict[tuple[str, ...], Ratio] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class Loop:
     def time(self, keys: tuple[str, ...]) -> Ratio:
         """Measured speed-up of the structure over the original."""
         if keys not in self.measured:
-            self.say(f"timing a plan of {len(keys)} blocks")
+            self.progress("plan", len(self.measured) + 1, 0, f"timing a plan of {len(keys)} blocks")
             self.measured[keys], _ = measured_speedup(
                 self.backend,
                 self._original,

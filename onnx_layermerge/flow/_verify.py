@@ -49,7 +49,9 @@ def verify(
     bound = bind_shapes(first.inputs, shapes or {}, batch=batch)
     data_a, data_b = Path(original).read_bytes(), Path(compressed).read_bytes()
     progress("verify", 0, 2, "timing both models in turn")
-    ratio, _ = measured_speedup(opened, data_a, data_b, bound, cap_s=30.0, target_half_width=0.005, seed=seed)
+    ratio, _ = measured_speedup(
+        opened, data_a, data_b, bound, sessions=3, cap_s=30.0, target_half_width=0.005, seed=seed
+    )
     found = None
     if calib is not None:
         progress("verify", 1, 2, "comparing outputs")

@@ -18,7 +18,7 @@ from onnx_layermerge.importance import part_runner
 __all__ = ["Prefix"]
 
 Arrays = dict[str, np.ndarray]
-BYTES = 640 << 20
+BYTES = 512 << 20
 
 
 class Prefix:

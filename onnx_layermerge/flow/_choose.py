@@ -1,0 +1,128 @@
+"""From plans that were measured to the one model that is written.
+
+1. Plans that beat the target by a small margin are built and ranked by their divergence on validation data.
+2. The best are finished and timed against the original by their very bytes, in several fresh sessions.
+3. A plan nearly as good as the best may take its place when noise spoils the best; a much worse one may not: then the
+   loop is asked for plans with a wider margin instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnx_layermerge.data import Calibration
+from onnx_layermerge.errors import TargetError
+from onnx_layermerge.flow._loop import Loop, Plan
+from onnx_layermerge.flow._prepare import Prepared, Progress
+from onnx_layermerge.flow._rank import rank, try_refit
+from onnx_layermerge.graph import to_bytes
+from onnx_layermerge.latency import Backend, LatencyTable, Ratio
+from onnx_layermerge.plan import Choice
+from onnx_layermerge.recover import Built
+from onnx_layermerge.report import Rejected
+from onnx_layermerge.rewrite import finish
+from onnx_layermerge.verify import measured_speedup
+
+__all__ = ["Chosen", "Run", "choose"]
+
+# Two sessions of one model differ by about a percent, so plans aim a little above the target; the last resort does not.
+MARGINS = (1.01, 1.025, 1.0)
+# A stand-in may lose this much more on validation data than the best plan.
+TOLERATED = 1.25
+SESSIONS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything a choice works with."""
+
+    prepared: Prepared
+    backend: Backend
+    table: LatencyTable
+    loop: Loop
+    fit_data: Calibration | None
+    validation: Calibration
+    seed: int
+    progress: Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The finished model, the plan behind it, its measured speed-up, and what was turned down."""
+
+    model: ir.Model
+    plan: Plan
+    built: Built
+    speedup: Ratio
+    measured_now: bool
+    refitted: bool
+    rejected: tuple[Rejected, ...]
+
+
+def choose(
+    run: Run,
+    bases: Mapping[str, Sequence[Choice]],
+    speedup: float,
+    *,
+    count: int,
+    refitting: bool,
+    origin: Mapping[str, str],
+) -> Chosen:
+    """The least divergent model whose measured interval lies above ``speedup``; ``origin`` goes into its metadata.
+
+    Raises:
+        TargetError: there is none; the message names the best measured speed-up.
+    """
+    tried: dict[tuple[str, ...], Rejected] = {}
+    for margin in MARGINS:
+        last = margin == MARGINS[-1]
+        try:
+            plans = run.loop.plans(bases, speedup * margin, count=count, seed=run.seed)
+        except TargetError:
+            continue
+        fresh = [plan for plan in plans if plan.keys not in tried]
+        ranked = rank(run.prepared, fresh, run.fit_data, run.validation, run.seed, run.progress)
+        for plan, built, loss in ranked:
+            if not last and loss > TOLERATED * ranked[0][2]:
+                break
+            chosen = _finished(run, plan, built, loss, refitting, origin)
+            if chosen.speedup.low >= speedup:
+                others = [Rejected(p.basis, p.measured.ratio, d, p.keys) for p, _, d in ranked if p is not plan]
+                found = {**{other.blocks: other for other in others}, **tried}
+                return Chosen(**{**vars(chosen), "rejected": tuple(found.values())})
+            tried[plan.keys] = Rejected(plan.basis, chosen.speedup.ratio, loss, plan.keys)
+    raise TargetError(
+        f"{speedup:g}× cannot be reached here; the best measured speed-up is {run.loop.best:.2f}×: "
+        "ask for less, or allow more kinds of replacement."
+    )
+
+
+def _finished(run: Run, plan: Plan, built: Built, loss: float, refitting: bool, origin: Mapping[str, str]) -> Chosen:
+    """The plan's model as it would be written, timed by its very bytes."""
+    refitted = False
+    if refitting and run.fit_data is not None:
+        built, loss, refitted = try_refit(
+            run.prepared, plan, built, loss, run.fit_data, run.validation, run.seed, run.progress
+        )
+    network = run.prepared.network
+    provenance = {**origin, "plan": json.dumps(plan.keys), "basis": plan.basis}
+    model = finish(network, built.model, provenance)
+    ratio, now = measured_speedup(
+        run.backend,
+        Path(network.source).read_bytes(),
+        to_bytes(model),
+        run.prepared.bound,
+        table=run.table,
+        exact=True,
+        sessions=SESSIONS,
+        cap_s=30.0,
+        target_half_width=0.005,
+        progress=lambda done, total, what: run.progress("verify", done, total, what),
+    )
+    run.loop.best = max(run.loop.best, ratio.ratio)
+    return Chosen(model, plan, built, ratio, now, refitted, ())
