@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from onnx_layermerge.candidates._candidate import Candidate, Recipe, Stage, cost_macs
+from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Recipe, Stage, conv_from, cost_macs
 from onnx_layermerge.candidates._drop import drops
 from onnx_layermerge.candidates._fitted import fitted
 from onnx_layermerge.candidates._merged import lossless, merge_of, merged, subsets
@@ -20,12 +20,14 @@ from onnx_layermerge.graph import Network, Refusal, Region, regions
 
 __all__ = [
     "KINDS",
+    "MAX_UNKNOWNS",
     "METHODS",
     "Candidate",
     "Recipe",
     "Site",
     "Space",
     "Stage",
+    "conv_from",
     "cost_macs",
     "enumerate_candidates",
     "geometry_of",

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from onnx_layermerge.graph import Network, Region
+import numpy as np
+
+from onnx_layermerge.graph import Conv, Network, Region
 from onnx_layermerge.merge import Geometry
 
-__all__ = ["Candidate", "Recipe", "Stage", "cost_macs", "name_of"]
+__all__ = ["MAX_UNKNOWNS", "Candidate", "Recipe", "Stage", "conv_from", "cost_macs", "name_of"]
+
+# D = 4608 means a Gram matrix of 170 MB; beyond, memory and time of a fit are out of proportion.
+MAX_UNKNOWNS = 4608
 
 Recipe = Literal["drop", "fit", "merge", "width"]
 
@@ -61,9 +66,21 @@ class Candidate:
         return f"{self.region.start}:{self.region.stop}:{self.stages}"
 
 
+def conv_from(stage: Stage, weight: np.ndarray, bias: np.ndarray | None, dtype: np.dtype) -> Conv:
+    """Arrays of one convolution in the model's dtype; ``weight`` is any reshape of the stage's weight shape."""
+    return Conv(
+        weight=weight.reshape(stage.weight_shape).astype(dtype),
+        bias=None if bias is None else bias.astype(dtype),
+        stride=stage.geometry.stride,
+        dilation=(1,) * len(stage.geometry.kernel),
+        pads=stage.geometry.pad_begin + stage.geometry.pad_end,
+        groups=stage.groups,
+    )
+
+
 def name_of(network: Network, region: Region) -> str:
     """Readable identity of a region: its first and last node."""
-    first, last = network.order[region.convs[0]].name, network.order[region.stop - 1].name
+    first, last = network.order[region.start].name, network.order[region.stop - 1].name
     return f"{first}…{last}" if first != last else str(first)
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from onnx_layermerge.candidates._candidate import Candidate, Stage, name_of
+from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, name_of
 from onnx_layermerge.candidates._space import Space
 from onnx_layermerge.graph import Network, Region
 
 __all__ = ["fitted"]
 
 KERNELS = (1, 3, 5, 7)
-# D = 4608 means a Gram matrix of 170 MB; beyond, memory and time of a fit are out of proportion.
-MAX_UNKNOWNS = 4608
 
 
 def fitted(network: Network, region: Region, space: Space) -> Iterator[Candidate]:

@@ -64,5 +64,5 @@ def _bounds(node: ir.Node) -> tuple[float, float]:
             tensor = ir.convenience.get_const_tensor(value)
             if tensor is None:
                 return -np.inf, np.inf
-            bounds[index] = float(tensor.numpy())
+            bounds[index] = float(tensor.numpy().item())
     return bounds[0], bounds[1]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnx_layermerge.candidates._candidate import Candidate, Stage, name_of
+from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, name_of
 from onnx_layermerge.candidates._space import Space, geometry_of
 from onnx_layermerge.graph import ACTIVATIONS, Network, Region, activation_of
 
@@ -20,7 +20,6 @@ __all__ = ["widths"]
 # Widths come in multiples of what the channel-blocked layouts of CPUs and tensor cores fill.
 TILE = 8
 EIGHTHS = (7, 6, 5, 4, 3, 2)
-MAX_UNKNOWNS = 4608
 
 
 def widths(network: Network, region: Region, space: Space) -> Iterator[Candidate]:

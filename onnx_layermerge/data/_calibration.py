@@ -69,9 +69,16 @@ class Calibration:
         return self._store.rows(self._numbers[wanted])
 
     def batches(self, size: int) -> Iterator[Arrays]:
-        """All samples in order, ``size`` at a time; the last batch may be smaller."""
+        """All samples in order, ``size`` at a time; the last batch may be smaller.
+
+        An input with a fixed batch axis takes whole batches only: what is left over is skipped. DataError where
+        not even one batch is full.
+        """
         step = _at_least_one("batch size", size)
-        for start in range(0, len(self), step):
+        fixed = any(isinstance(spec.shape[0], int) for spec in self.inputs)
+        if fixed and len(self) < step:
+            raise DataError(f"{self.source} gives {len(self)} samples, but the model takes {step} at once: add more.")
+        for start in range(0, len(self) - len(self) % step if fixed else len(self), step):
             yield self.batch(range(start, min(start + step, len(self))))
 
     def split(self, validation_fraction: float = 0.25, seed: int = 0) -> tuple[Calibration, Calibration]:

@@ -7,7 +7,7 @@ t_r what should come out.
 
 from onnx_layermerge.fit._capture import fit_jobs
 from onnx_layermerge.fit._eliminate import elimination_order
-from onnx_layermerge.fit._job import FITTED, Job, conv_from, job_of, series_of
+from onnx_layermerge.fit._job import FITTED, Job, job_of, series_of
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
 from onnx_layermerge.fit._ridge import ALPHAS, Fit, Gram, Target, fit_conv
 
@@ -18,7 +18,6 @@ __all__ = [
     "Gram",
     "Job",
     "Target",
-    "conv_from",
     "elimination_order",
     "fit_conv",
     "fit_jobs",

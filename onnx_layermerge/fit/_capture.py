@@ -93,7 +93,8 @@ def _take(
         rows = value_rows(values[job.site.value], local)
         samples.values.setdefault(job.key, []).append(rows.astype(np.float32, copy=False))
         if job.site.skip is not None:
-            rows = value_rows(met[renamed.get(job.site.skip, job.site.skip)], local)
+            skip = np.broadcast_to(met[renamed.get(job.site.skip, job.site.skip)], values[job.site.value].shape)
+            rows = value_rows(skip, local)
             samples.skips.setdefault(job.key, []).append(rows.astype(np.float32, copy=False))
     samples.seen += count
 

@@ -7,11 +7,11 @@ from math import prod
 
 import numpy as np
 
-from onnx_layermerge.candidates import Candidate, Site, Stage, merge_of, site_of
+from onnx_layermerge.candidates import Candidate, Site, Stage, conv_from, merge_of, site_of
 from onnx_layermerge.fit._ridge import Fit
 from onnx_layermerge.graph import Activation, Conv, Network, Series, activation_of
 
-__all__ = ["FITTED", "Job", "conv_from", "job_of", "series_of"]
+__all__ = ["FITTED", "Job", "job_of", "series_of"]
 
 FEWEST_ROWS = 4000
 PATCH_BYTES = 384 << 20
@@ -50,18 +50,6 @@ def job_of(network: Network, candidate: Candidate) -> Job:
     stage = Stage(full, last.channels_out, last.geometry, 1)
     return Job(
         candidate.key, candidate.hidden, stage, site, last.channels_in, reader.weight.reshape(len(reader.weight), -1)
-    )
-
-
-def conv_from(stage: Stage, weight: np.ndarray, bias: np.ndarray | None, dtype: np.dtype) -> Conv:
-    """Arrays of one convolution in the model's dtype; ``weight`` is any reshape of the stage's weight shape."""
-    return Conv(
-        weight=weight.reshape(stage.weight_shape).astype(dtype),
-        bias=None if bias is None else bias.astype(dtype),
-        stride=stage.geometry.stride,
-        dilation=(1,) * len(stage.geometry.kernel),
-        pads=stage.geometry.pad_begin + stage.geometry.pad_end,
-        groups=stage.groups,
     )
 
 

@@ -214,4 +214,4 @@ def _held_out(
     wanted = np.clip(value[:, part].astype(np.float64), target.low, target.high)
     spread = float(((wanted - wanted.mean(axis=1, keepdims=True)) ** 2).sum())
     error = float(((np.clip(guess, target.low, target.high) - wanted) ** 2).sum())
-    return error / spread if spread > 0 else 0.0
+    return error / spread if spread > 0 else float(error > 0)

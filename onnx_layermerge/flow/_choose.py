@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -39,7 +38,7 @@ SESSIONS = 3
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Everything a choice works with."""
+    """Everything a choice works with; ``original`` is the input file's model."""
 
     prepared: Prepared
     backend: Backend
@@ -49,6 +48,7 @@ class Run:
     validation: Calibration
     seed: int
     progress: Progress
+    original: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,9 @@ def choose(
     refitting: bool,
     origin: Mapping[str, str],
 ) -> Chosen:
-    """The least divergent model whose measured interval lies above ``speedup``; ``origin`` goes into its metadata.
+    """The least divergent model found whose measured interval lies above ``speedup``.
+
+    ``origin`` goes into its metadata.
 
     Raises:
         TargetError: there is none; the message names the best measured speed-up.
@@ -94,7 +96,7 @@ def choose(
             if chosen.speedup.low >= speedup:
                 others = [Rejected(p.basis, p.measured.ratio, d, p.keys) for p, _, d in ranked if p is not plan]
                 found = {**{other.blocks: other for other in others}, **tried}
-                return Chosen(**{**vars(chosen), "rejected": tuple(found.values())})
+                return replace(chosen, rejected=tuple(found.values()))
             tried[plan.keys] = Rejected(plan.basis, chosen.speedup.ratio, loss, plan.keys)
     raise TargetError(
         f"{speedup:g}× cannot be reached here; the best measured speed-up is {run.loop.best:.2f}×: "
@@ -114,7 +116,7 @@ def _finished(run: Run, plan: Plan, built: Built, loss: float, refitting: bool, 
     model = finish(network, built.model, provenance)
     ratio, now = measured_speedup(
         run.backend,
-        Path(network.source).read_bytes(),
+        run.original,
         to_bytes(model),
         run.prepared.bound,
         table=run.table,
@@ -124,5 +126,5 @@ def _finished(run: Run, plan: Plan, built: Built, loss: float, refitting: bool, 
         target_half_width=0.005,
         progress=lambda done, total, what: run.progress("verify", done, total, what),
     )
-    run.loop.best = max(run.loop.best, ratio.ratio)
+    run.loop.best = max(run.loop.best, ratio.low)
     return Chosen(model, plan, built, ratio, now, refitted, ())

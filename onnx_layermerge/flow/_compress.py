@@ -15,7 +15,7 @@ from onnx_layermerge.flow._data import NO_DATA, noise, open_data
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Progress, check_speedup, latencies, prepare, quiet, useful
 from onnx_layermerge.flow._rank import loss_bases, scored
-from onnx_layermerge.graph import Session, check_target, write
+from onnx_layermerge.graph import Session, check_target, load, to_bytes, write
 from onnx_layermerge.importance import collect
 from onnx_layermerge.latency import LatencyTable, open_backend
 from onnx_layermerge.report import Report, block_of
@@ -101,7 +101,7 @@ def compress(
         bases = loss_bases(candidates, scores, timed)
         if method == "layermerge":
             bases, rivals = {"kl": bases["kl"]}, 1
-        run = Run(prepared, opened, table, loop, fit_data, validation, seed, progress)
+        run = Run(prepared, opened, table, loop, fit_data, validation, seed, progress, to_bytes(load(input)))
         origin = {
             "version": _version(),
             "method": method,

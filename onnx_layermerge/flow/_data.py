@@ -31,9 +31,10 @@ def open_data(
     return load_calibration(calib, specs, images=images, limit=samples, seed=seed)
 
 
-def noise(prepared: Prepared, seed: int, count: int = 32) -> dict[str, np.ndarray]:
+def noise(prepared: Prepared, seed: int) -> dict[str, np.ndarray]:
     """Inputs with the spectrum of natural pictures (1/f), for ranking drops when there are no data."""
     generator = np.random.default_rng(seed)
+    count = max(32, prepared.batch)
     arrays = {}
     for info in prepared.network.inputs:
         shape = (count, *prepared.bound[info.name][1:])

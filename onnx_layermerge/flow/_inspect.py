@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_layermerge.candidates import enumerate_candidates
+from onnx_layermerge.candidates import METHODS, enumerate_candidates
 from onnx_layermerge.flow._prepare import Progress, quiet
 from onnx_layermerge.graph import Chain, Refusal, barriers, chains, read
 
@@ -40,7 +40,7 @@ def inspect(
     progress("read", 0, 2, str(path))
     network = read(path, shapes=shapes)
     progress("read", 1, 2, "listing legal blocks")
-    found, refused = enumerate_candidates(network, kinds=("drop", "merge-all", "fit", "width"))
+    found, refused = enumerate_candidates(network, kinds=METHODS["olm"])
     progress("read", 2, 2, "listed")
     covered = {position for candidate in found for position in candidate.region.convs}
     names = {position: str(network.order[position].name) for position in network.convs}

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.errors import TargetError
 from onnx_layermerge.flow._prepare import Prepared, Progress, Timed, quiet
-from onnx_layermerge.graph import extract, splice, sweep, to_bytes
+from onnx_layermerge.graph import to_bytes
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.latency.blocks import placeholder
 from onnx_layermerge.plan import Choice, rivals, solve
+from onnx_layermerge.recover import assemble
 from onnx_layermerge.verify import measured_speedup
 
 __all__ = ["Loop", "Plan"]
@@ -52,21 +53,13 @@ class Loop:
     def __post_init__(self) -> None:
         network = self.prepared.network
         self._by_key: Mapping[str, Candidate] = {c.key: c for c in self.prepared.candidates}
-        self._inputs = [info.name for info in network.inputs]
         self._original = to_bytes(network.model)
 
     def structure(self, keys: Sequence[str]) -> bytes:
         """The model with the plan's blocks in place and random weights in them."""
         network = self.prepared.network
-        model = extract(network.model, self._inputs, list(network.outputs))
-        aliases: dict[str, str] = {}
-        for number, candidate in enumerate(sorted((self._by_key[k] for k in keys), key=lambda c: c.region.start)):
-            entry = aliases.get(candidate.region.entry, candidate.region.entry)
-            if candidate.recipe == "drop" and candidate.region.exit not in network.outputs:
-                aliases[candidate.region.exit] = entry
-            series = placeholder(network, candidate, seed=number)
-            splice(model.graph, entry, candidate.region.exit, series, f"olm/{number}")
-        sweep(model)
+        plan = [self._by_key[key] for key in keys]
+        model, _ = assemble(network, plan, lambda number, candidate, *_: placeholder(network, candidate, seed=number))
         return to_bytes(model)
 
     def time(self, keys: tuple[str, ...]) -> Ratio:
@@ -82,7 +75,7 @@ class Loop:
                 cap_s=6.0,
                 target_half_width=0.008,
             )
-            self.best = max(self.best, self.measured[keys].ratio)
+            self.best = max(self.best, self.measured[keys].low)
         return self.measured[keys]
 
     def predicted(self, keys: Sequence[str]) -> float:

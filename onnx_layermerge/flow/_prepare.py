@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_layermerge.candidates import METHODS, Candidate, cost_macs, enumerate_candidates
-from onnx_layermerge.errors import TargetError, UsageError
+from onnx_layermerge.errors import ModelError, TargetError, UsageError
 from onnx_layermerge.fit import FITTED
-from onnx_layermerge.graph import InputInfo, Network, Refusal, bind_shapes, read, to_bytes, trace_shapes
+from onnx_layermerge.graph import Network, Refusal, bind_shapes, read, to_bytes, trace_shapes
 from onnx_layermerge.latency import Backend, BlockSpec, Failure, LatencyTable, fill, interleave
 from onnx_layermerge.latency.blocks import region_block, replacement_block
 from onnx_layermerge.verify import structure_key
@@ -55,10 +55,21 @@ class Timed:
     warnings: tuple[str, ...] = ()
 
 
-def data_batch(inputs: Sequence[InputInfo]) -> int:
-    """Samples to run at once: the model's own batch size where it is fixed, else 16."""
-    fixed = [info.shape[0] for info in inputs if info.shape and isinstance(info.shape[0], int)]
-    return min(fixed) if fixed else 16
+def data_batch(network: Network) -> int:
+    """Samples to run at once: the model's own batch size where it is fixed, else 16.
+
+    Where only an output says so (a Reshape to a fixed size inside), that counts as well.
+
+    Raises:
+        ModelError: the inputs contradict each other.
+    """
+    fixed = {info.shape[0] for info in network.inputs if info.shape and isinstance(info.shape[0], int)}
+    written = [value.shape[0] for value in network.model.graph.outputs if value.shape]
+    if not fixed and any(isinstance(size, int) for size in written):
+        return min(size for size in written if isinstance(size, int))
+    if len(fixed) > 1:
+        raise ModelError(f"the inputs count their samples differently (first axes {sorted(fixed)}); export one axis.")
+    return fixed.pop() if fixed else 16
 
 
 def prepare(
@@ -88,7 +99,7 @@ def prepare(
     found, refusals = enumerate_candidates(network, kinds=kinds)
     candidates = tuple(candidate for candidate in found if _worth_timing(network, candidate, traced))
     progress("read", 1, 1, f"{len(candidates)} candidates")
-    return Prepared(network, bound, traced, data_batch(network.inputs), candidates, refusals)
+    return Prepared(network, bound, traced, data_batch(network), candidates, refusals)
 
 
 def _worth_timing(network: Network, candidate: Candidate, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -159,7 +170,7 @@ def latencies(
 
 
 def useful(prepared: Prepared, timed: Timed) -> list[Candidate]:
-    """Candidates that save enough to be fitted, fastest variants only where several have the same shape.
+    """Candidates that save enough to be fitted.
 
     Raises:
         TargetError: nothing in the model is worth replacing on this device.

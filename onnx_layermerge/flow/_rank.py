@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.data import Calibration
+from onnx_layermerge.errors import TargetError
 from onnx_layermerge.fit import FITTED
 from onnx_layermerge.flow._loop import Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress, Timed
@@ -25,6 +27,8 @@ SCORING_IMAGES = 96
 RANKING_IMAGES = 192
 FINALISTS = 3
 REFIT_GAIN = 0.9
+# Outputs of images (segmentation) are large; a set of them is held for every candidate of one exit.
+OUTPUT_BYTES = 48 << 20
 
 
 def scored(
@@ -41,12 +45,19 @@ def scored(
         prepared.network,
         candidates,
         fit_data,
-        validation.take(min(64, len(validation)), seed),
+        bounded(prepared, validation.take(min(64, len(validation)), seed), seed),
         images=SCORING_IMAGES,
         batch=prepared.batch,
         seed=seed,
         progress=lambda done, total, what: progress("score", done, total, what),
     )
+
+
+def bounded(prepared: Prepared, data: Calibration, seed: int) -> Calibration:
+    """As many of the samples as keep one set of outputs within ``OUTPUT_BYTES``."""
+    sizes = [prepared.shapes[name] for name in prepared.network.outputs if name in prepared.shapes]
+    each = max(1, sum(4 * prod(shape[1:]) for shape in sizes))
+    return data.take(min(len(data), max(2, prepared.batch, OUTPUT_BYTES // each)), seed)
 
 
 def loss_bases(candidates: Sequence[Candidate], scores: Scores, timed: Timed) -> dict[str, tuple[Choice, ...]]:
@@ -58,6 +69,10 @@ def loss_bases(candidates: Sequence[Candidate], scores: Scores, timed: Timed) ->
         "root": lambda d: d.kl**0.5,
     }
     finite = [c for c in candidates if np.isfinite(scores.by_key[c.key].divergence.kl)]
+    if not finite:
+        raise TargetError(
+            "no replacement keeps anything of the outputs on these samples; give more of them to --calib."
+        )
 
     def choices(name: str, members: Sequence[Candidate]) -> tuple[Choice, ...]:
         return tuple(

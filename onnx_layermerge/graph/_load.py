@@ -13,7 +13,7 @@ __all__ = ["load"]
 
 
 def load(path: str | Path) -> ir.Model:
-    """Read and check an ONNX file; weights in external files stay memory-mapped.
+    """Read and check an ONNX file; weights in external files are read into memory.
 
     Raises:
         ModelError: missing, a directory, empty, truncated, not ONNX, or not valid ONNX.
@@ -35,6 +35,13 @@ def load(path: str | Path) -> ir.Model:
         model = ir.load(file)
     except Exception as error:  # external data outside the folder, unknown tensor types, broken references
         raise ModelError(f"{file} cannot be read ({_first_line(error)}); export it again.") from error
+    try:
+        # Parts of the model are run on their own, so weights kept in other files have to come along.
+        ir.external_data.load_to_model(model)
+    except Exception as error:  # missing or truncated files, paths outside the folder
+        raise ModelError(
+            f"the weights of {file} cannot be read ({_first_line(error)}); copy them beside it."
+        ) from error
     if not len(model.graph):
         raise ModelError(f"{file} holds no nodes; is it complete?")
     return model

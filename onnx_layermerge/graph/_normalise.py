@@ -37,6 +37,11 @@ def normalise(model: ir.Model) -> tuple[str, ...]:
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     opsets = dict(model.graph.opset_imports)
     done = []
+    # Up to IR version 3 weights are listed as inputs too; as inputs they could not be folded.
+    listed = [value for value in model.graph.inputs if value.is_initializer()]
+    for value in listed:
+        model.graph.inputs.remove(value)
+    model.ir_version = max(model.ir_version, 4)
     step = "fold constants"
     try:
         before = len(model.graph)

@@ -158,7 +158,8 @@ def repeats_activation(network: Network, region: Region) -> bool:
 
 def _parameters(node: ir.Node) -> list[object]:
     constants: list[object] = [
-        value.const_value.numpy().tolist() for value in node.inputs[1:] if value is not None and value.const_value
+        value.const_value.numpy().tolist() if value is not None and value.const_value is not None else None
+        for value in (*node.inputs[1:], None, None)[:2]
     ]
     return constants + sorted((name, str(attribute.value)) for name, attribute in node.attributes.items())
 

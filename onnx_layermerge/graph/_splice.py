@@ -38,6 +38,8 @@ def splice(graph: ir.Graph, entry: str, exit: str, series: Series, name: str) ->
     values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
     source, target = values[entry], values[exit]
     producer = source.producer()
+    while any(key.startswith(f"{name}.") for key in graph.initializers):
+        name += "'"  # a model that was compressed before has such names already
     if not series and not target.is_graph_output():
         target.replace_all_uses_with(source)
         return

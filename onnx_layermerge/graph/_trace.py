@@ -15,7 +15,7 @@ __all__ = ["trace_shapes"]
 
 
 def trace_shapes(network: Network, bound: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all inputs and computed values of rank ≥ 3, keyed by name.
+    """Shapes of all inputs and computed float values, keyed by name.
 
     Raises:
         ModelError: the model does not run on these input shapes.

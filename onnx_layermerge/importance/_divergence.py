@@ -1,7 +1,8 @@
 """How far two models' outputs lie apart, output by output, without labels.
 
-Class scores (the last axis sums to one, or rank-2 logits): KL(p‖q) = Σ p log(p/q) in nats, mean over samples.
-Anything else: squared error relative to the original's spread over the samples, in [0, ∞), 1 = knows nothing.
+Class scores (rank 2; logits, or probabilities): KL(p‖q) = Σ p log(p/q) in nats, mean over samples.  Other floats:
+squared error relative to the original's spread over the samples, in [0, ∞), 1 = knows nothing.  Integers and booleans:
+the share that differs.
 """
 
 from __future__ import annotations
@@ -41,10 +42,18 @@ def _log_softmax(values: np.ndarray) -> np.ndarray:
 
 
 def divergence(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Divergence:
-    """Compare outputs [N, …] by name; a NaN or infinite value counts as infinitely far."""
+    """Compare outputs [N, …] by name; a NaN, an infinite value or another shape counts as infinitely far."""
     kl, relative, agreements = 0.0, [], []
     for name, wanted in original.items():
+        if other[name].shape != wanted.shape:
+            return Divergence(float("inf"), float("inf"), 0.0)
+        if wanted.size == 0:
+            continue
         if not np.issubdtype(wanted.dtype, np.floating):
+            share = float((wanted != other[name]).mean())
+            kl += share
+            relative.append(share)
+            agreements.append(1 - share)
             continue
         got = other[name].astype(np.float64)
         if not np.isfinite(got).all():

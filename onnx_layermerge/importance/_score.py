@@ -60,7 +60,7 @@ def score(
     seed: int = 0,
     progress: Progress = lambda done, total, what: None,
 ) -> Scores:
-    """Score every candidate; those with recipe "fit" need ``fit_data``.
+    """Score every candidate; those whose weights come from data need ``fit_data``.
 
     ``images`` bounds the samples a fit sees, ``batch`` is the model's batch size when it is fixed.
     """
@@ -83,7 +83,7 @@ def score(
         names = {entry} | {job.site.value for job in jobs} | {job.site.skip for job in jobs if job.site.skip}
         runner = part_runner(network.model, inputs, sorted(names))
         runs = ((values, values) for values in map(runner, fit_data.batches(batch)))
-        found = fit_jobs(jobs, runs, images=images, seed=seed, rows_per_unknown=RANKING_ROWS)
+        found = fit_jobs(jobs, runs, images=min(images, len(fit_data)), seed=seed, rows_per_unknown=RANKING_ROWS)
         for candidate in members:
             series[candidate.key] = series_of(network, candidate, found[candidate.key])
         fits.update(found)
@@ -158,7 +158,8 @@ def _judge(
                 swapped = entry_value if block is None else block.run({"entry": entry_value})["exit"]
                 got[candidate.key].append(suffix.run({**feeds, **values, exit: swapped}))
         for candidate in members:
-            joined = {name: np.concatenate([part[name] for part in got[candidate.key]]) for name in outputs}
+            parts = got[candidate.key]
+            joined = {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in outputs}
             fit = fits.get(candidate.key)
             scores[candidate.key] = Score(
                 divergence(wanted, joined),
@@ -176,7 +177,7 @@ def collect(
 ) -> dict[str, np.ndarray]:
     """All outputs of ``runner`` over all batches, joined along the sample axis."""
     parts = [runner(feeds) for feeds in batches]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
 
 
 def _block_session(network: Network, series: Series) -> Session | None:

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnx_layermerge.candidates import Candidate
+from onnx_layermerge.candidates import Candidate, conv_from
 from onnx_layermerge.graph import (
     ACTIVATIONS,
     Conv,
@@ -41,6 +40,7 @@ __all__ = ["placeholder", "region_block", "replacement_block", "structure_of"]
 
 # Widths of the small ends: one SIMD block of every backend's channel-blocked layout.
 _ENDS = 16
+_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -61,14 +61,8 @@ def placeholder(network: Network, candidate: Candidate, seed: int = 0) -> Series
     dtype = network.convs[candidate.region.convs[0]].weight.dtype
     series = []
     for stage in candidate.stages:
-        conv = Conv(
-            weight=(rng.standard_normal(stage.weight_shape) / stage.unknowns**0.5).astype(dtype),
-            bias=np.full(stage.channels_out, 0.01, dtype),
-            stride=stage.geometry.stride,
-            dilation=(1,) * len(stage.geometry.kernel),
-            pads=stage.geometry.pad_begin + stage.geometry.pad_end,
-            groups=stage.groups,
-        )
+        weight = rng.standard_normal(stage.weight_shape) / stage.unknowns**0.5
+        conv = conv_from(stage, weight, np.full(stage.channels_out, 0.01), dtype)
         series.append((conv, None if stage.activation is None else activation_of(network.order[stage.activation])))
     return tuple(series)
 
@@ -79,7 +73,8 @@ def _spec(network: Network, region: Region, shapes: Shapes, candidate: Candidate
     return BlockSpec(
         key=structure_of(block),
         label=label,
-        build=partial(_copies, block),
+        # Built again when it is timed: keeping every block of a large network would take gigabytes.
+        build=lambda copies: _copies(_block(network, region, shapes, candidate), copies),
         shapes=lambda copies: {f"c{r}/{name}": shape for r in range(copies) for name, shape in inputs.items()},
     )
 
@@ -187,8 +182,10 @@ def structure_of(block: onnx.ModelProto, shapes: str = "") -> str:
         for name in node.input:
             if name in constants and name not in numbers:
                 tensor = constants[name]
-                # Small constants are parameters (a Clip's bounds), large ones are weights.
-                value = onnx.numpy_helper.to_array(tensor).tolist() if np.prod(tensor.dims, initial=1) <= 1 else ""
+                # Sizes, axes and the bounds of a Clip decide what is computed; weights only with which numbers.
+                size = int(np.prod(tensor.dims, initial=1))
+                decides = size <= 1 or (size <= 64 and (node.op_type != "Conv" or tensor.data_type in _INTEGERS))
+                value = onnx.numpy_helper.to_array(tensor).tolist() if decides else ""
                 lines.append(f"constant {number(name)} {tensor.data_type} {list(tensor.dims)} {value}")
         attributes = sorted((a.name, a.SerializeToString(deterministic=True).hex()) for a in node.attribute)
         wiring = [number(name) for name in node.input], [number(name) for name in node.output]

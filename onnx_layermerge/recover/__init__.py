@@ -1,6 +1,6 @@
 """Network + plan → compressed model with weights that fit what really arrives, block after block."""
 
-from onnx_layermerge.recover._build import Built, build
+from onnx_layermerge.recover._build import Built, assemble, build
 from onnx_layermerge.recover._refit import refit
 
-__all__ = ["Built", "build", "refit"]
+__all__ = ["Built", "assemble", "build", "refit"]

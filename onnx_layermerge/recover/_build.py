@@ -15,10 +15,10 @@ import onnx_ir as ir
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.fit import FITTED, Fit, Job, fit_jobs, job_of, series_of
-from onnx_layermerge.graph import Network, extract, splice, sweep
+from onnx_layermerge.graph import Network, Series, extract, splice, sweep
 from onnx_layermerge.recover._prefix import Prefix
 
-__all__ = ["Built", "build", "refitted"]
+__all__ = ["Built", "assemble", "build", "refitted"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -43,31 +43,45 @@ def build(
     progress: Progress = lambda done, total, what: None,
 ) -> Built:
     """Replace the plan's blocks, first to last; ``data`` is needed when one of them is fitted."""
-    inputs = [info.name for info in network.inputs]
-    model = extract(network.model, inputs, list(network.outputs))
-    aliases: dict[str, str] = {}
     fits: dict[str, Fit] = {}
-    prefix: Prefix | None = None
-    blocks = sorted(plan, key=lambda candidate: candidate.region.start)
-    for number, candidate in enumerate(blocks):
-        progress(number, len(blocks), candidate.key)
-        entry = aliases.get(candidate.region.entry, candidate.region.entry)
-        exit = candidate.region.exit
-        fit = None
+    prefixes: list[Prefix] = []
+
+    def series(number: int, candidate: Candidate, model: ir.Model, aliases: Mapping[str, str]) -> Series:
+        progress(number, len(plan), candidate.key)
         if candidate.recipe in FITTED:
             if data is None:
                 raise ValueError("fitted candidates need data")
-            prefix = prefix or Prefix(network, data.batches(batch), images)
-            prefix.advance(model, candidate.region.start, aliases)
-            fit = refitted(prefix, model, job_of(network, candidate), aliases, images=images, seed=seed)
-            fits[candidate.key] = fit
-        splice(model.graph, entry, exit, series_of(network, candidate, fit), f"olm/{number}")
+            if not prefixes:
+                prefixes.append(Prefix(network, data.batches(batch), images))
+            prefixes[0].advance(model, candidate.region.start, aliases)
+            job = job_of(network, candidate)
+            fits[candidate.key] = refitted(prefixes[0], model, job, aliases, images=images, seed=seed)
+        return series_of(network, candidate, fits.get(candidate.key))
+
+    model, aliases = assemble(network, plan, series)
+    progress(len(plan), len(plan), "built")
+    return Built(model, fits, aliases)
+
+
+def assemble(
+    network: Network,
+    plan: Sequence[Candidate],
+    series: Callable[[int, Candidate, ir.Model, Mapping[str, str]], Series],
+) -> tuple[ir.Model, dict[str, str]]:
+    """A copy of the network with the plan's blocks replaced, first to last, and the names that drops made aliases.
+
+    ``series(number, candidate, model so far, aliases so far)`` gives what replaces each block.
+    """
+    model = extract(network.model, [info.name for info in network.inputs], list(network.outputs))
+    aliases: dict[str, str] = {}
+    for number, candidate in enumerate(sorted(plan, key=lambda candidate: candidate.region.start)):
+        entry, exit = aliases.get(candidate.region.entry, candidate.region.entry), candidate.region.exit
+        splice(model.graph, entry, exit, series(number, candidate, model, aliases), f"olm/{number}")
         if candidate.recipe == "drop" and exit not in network.outputs:
             aliases[exit] = entry
         sweep(model)
     sweep(model)
-    progress(len(blocks), len(blocks), "built")
-    return Built(model, fits, aliases)
+    return model, aliases
 
 
 def refitted(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnx_layermerge.candidates import Candidate, Stage, geometry_of
+from onnx_layermerge.candidates import MAX_UNKNOWNS, Candidate, Stage, geometry_of
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.fit import Job, job_of
 from onnx_layermerge.graph import Network, Region, extract
@@ -22,7 +22,6 @@ from onnx_layermerge.recover._prefix import Prefix
 __all__ = ["refit"]
 
 Progress = Callable[[int, int, str], None]
-MAX_UNKNOWNS = 4608
 
 
 def refit(

@@ -52,11 +52,11 @@ def test_what_is_not_finite_is_infinitely_far(bad: float) -> None:
     assert (found.kl, found.relative, found.agreement) == (np.inf, np.inf, 0.0)
 
 
-def test_outputs_add_up_and_integers_are_left_out() -> None:
+def test_outputs_add_up_and_integers_count_by_the_share_that_differs() -> None:
     p, q = np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]])
     one = divergence({"a": p}, {"a": q})
     both = divergence({"a": p, "b": p, "i": np.array([1])}, {"a": q, "b": q, "i": np.array([2])})
-    assert both.kl == pytest.approx(2 * one.kl) and both.relative == pytest.approx(one.relative)
+    assert both.kl == pytest.approx(2 * one.kl + 1) and both.relative == pytest.approx((2 * one.relative + 1) / 3)
 
 
 def test_constant_outputs_have_a_scale_of_their_own() -> None:

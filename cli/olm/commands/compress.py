@@ -123,7 +123,7 @@ def _show(result: Report) -> None:
     if result.validation is not None:
         agreement = result.validation.agreement
         agreed = "" if math.isnan(agreement) else f", the same top-1 for {agreement:.1%}"
-        say(f"validation  KL {result.validation.kl:.4g}{agreed}, on samples held out")
+        say(f"validation  KL {result.validation.kl:.4g}{agreed}, on the samples that chose between plans")
     say(f"plans       {len(result.rejected)} others were measured and rejected")
     say(f"blocks      {result.timed_blocks} timed, {result.reused_blocks} read from the profile")
     say("time        " + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items()))

@@ -19,7 +19,8 @@ MOST_LAYERS, MOST_REFUSALS = 40, 15
 _BLOCKS = {
     "drop": "can be dropped",
     "fit": "can be fitted by one convolution",
-    "merge": "can be merged by algebra",
+    "merge": "can be merged by algebra without loss inside",
+    "width": "can do with fewer channels inside",
 }
 
 
