@@ -143,11 +143,10 @@ def _judge(
     for (stop, exit), members in sorted(groups.items()):
         progress(done, total, f"judging blocks that end at {exit}")
         live = [name for name in network.live_at(stop) if name != exit]
-        rest = extract(network.model, [*inputs, *live, exit], outputs)
-        suffix = Session(rest)
+        # Handed through without a session where the exit is an output: a runtime may return the very buffer it was fed.
+        suffix = part_runner(network.model, [*inputs, *live, exit], outputs)
         entries = {candidate.region.entry for candidate in members}
-        needed = sorted({name for name in suffix.inputs if name != exit} | entries)
-        prefix = part_runner(network.model, inputs, needed)
+        prefix = part_runner(network.model, inputs, sorted({*live, *entries}))
         blocks = {candidate.key: _block_session(network, series[candidate.key]) for candidate in members}
         got: dict[str, list[dict[str, np.ndarray]]] = {candidate.key: [] for candidate in members}
         for feeds in validation.batches(batch):
@@ -156,7 +155,7 @@ def _judge(
                 block = blocks[candidate.key]
                 entry_value = values[candidate.region.entry]
                 swapped = entry_value if block is None else block.run({"entry": entry_value})["exit"]
-                got[candidate.key].append(suffix.run({**feeds, **values, exit: swapped}))
+                got[candidate.key].append(suffix({**feeds, **values, exit: swapped}))
         for candidate in members:
             parts = got[candidate.key]
             joined = {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in outputs}
