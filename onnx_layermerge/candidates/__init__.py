@@ -59,16 +59,30 @@ METHODS: dict[str, tuple[str, ...]] = {
 def enumerate_candidates(
     network: Network, *, kinds: Sequence[str], max_convs: int = 12
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
-    """All candidates of the named ``kinds``, without repeats, and the stretches refused with their reason."""
+    """All candidates of the named ``kinds``, without repeats, and every convolution in none of them with the reason."""
     found: dict[str, Candidate] = {}
-    refusals: dict[str, Refusal] = {}
+    reasons: dict[int, tuple[int, str]] = {}
     for region in regions(network, max_convs=max_convs):
         space = space_of(network, region)
         if isinstance(space, str):
-            node = network.order[region.stop - 1]
-            refusals.setdefault(str(node.name), Refusal(str(node.name), node.op_type, space))
+            _say(reasons, region, space)
             continue
+        _say(reasons, region, "nothing with fewer weights keeps its channels and the size of its output")
         for kind in kinds:
             for candidate in KINDS[kind](network, region, space):
                 found.setdefault(candidate.key, candidate)
-    return tuple(found.values()), tuple(refusals.values())
+    covered = {position for candidate in found.values() for position in candidate.region.convs}
+    alone = (position for position in sorted(network.convs) if position not in covered)
+    refusals = []
+    for position in alone:
+        _, reason = reasons.get(position, (0, "no stretch around it has one way in and one way out"))
+        refusals.append(Refusal(str(network.order[position].name), "Conv", reason))
+    return tuple(found.values()), tuple(refusals)
+
+
+def _say(reasons: dict[int, tuple[int, str]], region: Region, reason: str) -> None:
+    """What the smallest region around a convolution says is closest to it."""
+    size = region.stop - region.start
+    for position in region.convs:
+        if position not in reasons or size < reasons[position][0]:
+            reasons[position] = (size, reason)

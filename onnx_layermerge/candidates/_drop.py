@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from onnx_layermerge.candidates._candidate import Candidate, name_of
 from onnx_layermerge.candidates._space import Space
@@ -23,12 +24,9 @@ def drops(network: Network, region: Region, space: Space) -> Iterator[Candidate]
     if _beside_its_skip(network, region):
         return
     activation = activation_after(network, region)
-    if activation is not None and repeats_activation(network, region):
-        exit = str(activation.outputs[0].name)
-        stop = network.position[activation] + 1
-        # In the order the activation follows the exit unless a second branch lies between.
-        if stop == region.stop + 1:
-            region = Region(region.start, stop, region.entry, exit, region.convs)
+    # In the order the activation follows the exit unless a second branch lies between.
+    if activation is not None and activation.start == region.stop and repeats_activation(network, region):
+        region = replace(region, stop=activation.stop, exit=activation.exit)
     yield Candidate(
         key=f"drop {name_of(network, region)}",
         region=region,

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_layermerge.candidates._candidate import Candidate
-from onnx_layermerge.graph import Network
+from onnx_layermerge.graph import Network, cell_after
 
 __all__ = ["Site", "site_of"]
 
@@ -39,10 +39,15 @@ def site_of(network: Network, candidate: Candidate) -> Site:
         others = [v for v in node.inputs if v is not None and v.name != value and v.const_value is None]
         if node.op_type == "Add" and len(others) == 1 and _same_rank(network.values[value], others[0]):
             value, skip = str(node.outputs[0].name), str(others[0].name)
+    cell = cell_after(network, network.values[value])
     low, high = -np.inf, np.inf
-    exit_users = network.users(network.values[value])
-    if len(exit_users) == 1 and exit_users[0] < len(network.order):
-        low, high = _bounds(network.order[exit_users[0]])
+    # Bounds may come one by one: ReLU6 as Max and Min.
+    while cell is not None and cell.stop - cell.start == 1:
+        lower, upper = _bounds(network.order[cell.start])
+        if lower == -np.inf and upper == np.inf:
+            break
+        low, high = max(low, lower), min(high, upper)
+        cell = cell_after(network, network.values[cell.exit])
     return Site(region.entry, region.exit, value, skip, low, high)
 
 
@@ -54,6 +59,12 @@ def _bounds(node: ir.Node) -> tuple[float, float]:
     """Interval outside of which the activation is flat."""
     if node.op_type == "Relu":
         return 0.0, np.inf
+    if node.op_type in ("Max", "Min"):
+        numbers = [v.const_value.numpy() for v in node.inputs if v is not None and v.const_value is not None]
+        if not numbers or any(number.size != 1 for number in numbers):
+            return -np.inf, np.inf
+        one = [float(number.item()) for number in numbers]
+        return (max(one), np.inf) if node.op_type == "Max" else (-np.inf, min(one))
     if node.op_type != "Clip":
         return -np.inf, np.inf
     bounds = [-np.inf, np.inf]

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, name_of
 from onnx_layermerge.candidates._space import Space, geometry_of
-from onnx_layermerge.graph import ACTIVATIONS, Network, Region, activation_of
+from onnx_layermerge.graph import Network, Region, activation_of
 
 __all__ = ["widths"]
 
@@ -64,20 +64,23 @@ def _path(network: Network, region: Region) -> list[tuple[int, int | None]] | No
     """(convolution, activation behind it) along the region if it is one path of the wanted form."""
     path: list[tuple[int, int | None]] = []
     value: ir.Value = network.values[region.entry]
-    for position in range(region.start, region.stop):
-        node = network.order[position]
-        if node.inputs[0] is not value:
-            return None
+    position = region.start
+    while position < region.stop:
+        cell = network.cells.get(position)
         if position in network.convs:
+            if network.order[position].inputs[0] is not value:
+                return None
             path.append((position, None))
-        elif node.op_type in ACTIVATIONS and path and path[-1][1] is None:
-            activation = activation_of(node)
+            position += 1
+        elif cell is not None and cell.entry == value.name and path and path[-1][1] is None:
+            activation = activation_of(network, position)
             if activation is None or activation.channelwise:
                 return None
             path[-1] = (path[-1][0], position)
+            position = cell.stop
         else:
             return None
-        value = node.outputs[0]
+        value = network.order[position - 1].outputs[0]
     if len(path) < 2 or path[-1][0] != region.stop - 1:
         return None
     convs = [network.convs[position] for position, _ in path]

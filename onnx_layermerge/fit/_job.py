@@ -76,7 +76,7 @@ def _slimmed(network: Network, candidate: Candidate, fit: Fit, dtype: np.dtype) 
     for stage, position in zip(candidate.stages[:-1], candidate.region.convs[:-1], strict=True):
         conv = network.convs[position]
         bias = None if conv.bias is None else conv.bias[fit.kept]
-        activation = None if stage.activation is None else activation_of(network.order[stage.activation])
+        activation = None if stage.activation is None else activation_of(network, stage.activation)
         series.append((conv_from(stage, conv.weight[fit.kept], bias, dtype), activation))
     series.append((conv_from(candidate.stage, fit.weight, fit.bias, dtype), None))
     return tuple(series)

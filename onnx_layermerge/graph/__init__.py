@@ -5,17 +5,20 @@ The room reads an ONNX file, refuses what it cannot trust with a reason, folds w
 opsets, attributes, initializers, protobuf.
 """
 
-from onnx_layermerge.graph._activations import Activation, activation_of, activation_value
+from onnx_layermerge.graph._activations import Activation, activation_nodes, activation_of
+from onnx_layermerge.graph._cells import Cell
 from onnx_layermerge.graph._convs import Conv, conv_of, conv_value
 from onnx_layermerge.graph._load import load
 from onnx_layermerge.graph._network import Chain, InputInfo, Layer, Network, Refusal
 from onnx_layermerge.graph._normalise import normalise
+from onnx_layermerge.graph._operators import JOINS, computed_inputs, keeps_shape
+from onnx_layermerge.graph._pools import Pool, pool_of, scale_of
 from onnx_layermerge.graph._read import bind_shapes, network_of, random_feeds, read
 from onnx_layermerge.graph._regions import (
-    ACTIVATIONS,
     Region,
     activation_after,
     barriers,
+    cell_after,
     chains,
     regions,
     repeats_activation,
@@ -26,36 +29,43 @@ from onnx_layermerge.graph._trace import trace_shapes
 from onnx_layermerge.graph._write import check_target, write, write_bytes
 
 __all__ = [
-    "ACTIVATIONS",
+    "JOINS",
     "Activation",
+    "Cell",
     "Chain",
     "Conv",
     "InputInfo",
     "Layer",
     "Network",
+    "Pool",
     "Refusal",
     "Region",
     "Series",
     "Session",
     "activation_after",
+    "activation_nodes",
     "activation_of",
-    "activation_value",
     "append_series",
     "barriers",
     "bind_shapes",
+    "cell_after",
     "chains",
     "check_target",
+    "computed_inputs",
     "conv_of",
     "conv_value",
     "extract",
+    "keeps_shape",
     "load",
     "model_of",
     "network_of",
     "normalise",
+    "pool_of",
     "random_feeds",
     "read",
     "regions",
     "repeats_activation",
+    "scale_of",
     "splice",
     "sweep",
     "to_bytes",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from onnx_layermerge.graph._cells import Cell, find_cells
+
 if TYPE_CHECKING:
     from onnx_layermerge.graph._convs import Conv
 
@@ -81,13 +83,30 @@ class Network:
         """Every named value of the main graph."""
         return dict(ir.convenience.create_value_mapping(self.model.graph, include_subgraphs=False))
 
+    @cached_property
+    def cells(self) -> dict[int, Cell]:
+        """Activations and norms by the position of their first node."""
+        return find_cells(self)
+
+    @cached_property
+    def in_cells(self) -> dict[int, Cell]:
+        """The cell that each of its nodes belongs to."""
+        return {position: cell for cell in self.cells.values() for position in range(cell.start, cell.stop)}
+
+    @cached_property
+    def _users(self) -> dict[ir.Value, list[int]]:
+        return {}
+
     def users(self, value: ir.Value) -> list[int]:
         """Positions that read ``value``; len(order) stands for the graph's output and for nested graphs."""
-        outside = len(self.order)
-        found = {self.position.get(use.node, outside) for use in value.uses()}
-        if value.is_graph_output():
-            found.add(outside)
-        return sorted(found)
+        known = self._users.get(value)
+        if known is None:
+            outside = len(self.order)
+            found = {self.position.get(use.node, outside) for use in value.uses()}
+            if value.is_graph_output():
+                found.add(outside)
+            known = self._users[value] = sorted(found)
+        return known
 
     def live_at(self, stop: int) -> list[str]:
         """Names of the computed values that nodes at ``stop`` or later still read, in order of appearance."""

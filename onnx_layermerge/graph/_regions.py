@@ -16,45 +16,27 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_layermerge.graph._cells import Cell
 from onnx_layermerge.graph._network import Chain, Layer, Network, Refusal
+from onnx_layermerge.graph._operators import alone_reason, closed_reason, computed_inputs, is_vector
 
-__all__ = ["ACTIVATIONS", "Region", "activation_after", "barriers", "chains", "regions"]
+__all__ = ["Region", "activation_after", "barriers", "cell_after", "chains", "regions", "repeats_activation"]
 
-# Elementwise functions of one computed value: they keep shape and grid, so a block may swallow them.
-ACTIVATIONS = frozenset(
-    (
-        *("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh"),
-        *("Gelu", "Mish", "Softplus", "Softsign", "ThresholdedRelu", "Abs", "Neg", "Exp", "Erf", "Sqrt", "Swish"),
-    )
-)
+# Convolutions and what is one in other words.
+_LINEAR = frozenset({"Conv", "AveragePool"})
+
 # f(f(x)) = f(x): after one of these the same one again changes nothing.
 _IDEMPOTENT = frozenset({"Relu", "Clip", "Abs"})
-
-_REASONS = {
-    "GlobalAveragePool": "pools over the whole image",
-    "ReduceMean": "averages over the image",
-    "AveragePool": "pooling is not a convolution of ours yet",
-    "MaxPool": "a maximum is not linear",
-    "Concat": "joins channels of several branches",
-    "Mul": "multiplies two computed values",
-    "Gemm": "fully connected",
-    "MatMul": "matrix product",
-    "Flatten": "leaves the image grid",
-    "Reshape": "leaves the image grid",
-    "Transpose": "changes the layout",
-    "ConvTranspose": "transposed convolution",
-    "Resize": "resamples the image",
-    "BatchNormalization": "does not follow a convolution it could fold into",
-    "Softmax": "mixes channels",
-    "Add": "adds a constant or values of different shapes",
-}
+# Keeps the search linear in the nodes of a network with few convolutions.
+_MOST_NODES = 400
 
 
 @dataclass(frozen=True)
 class Region:
     """``order[start:stop]`` maps the value ``entry`` to the value ``exit`` and touches nothing else.
 
-    ``convs`` are the positions of its convolutions.
+    ``convs`` are the positions of its convolutions; ``sides`` the values without a grid that it reads from elsewhere
+    (a time embedding, sizes): what stands in for the region does without them.
     """
 
     start: int
@@ -62,96 +44,97 @@ class Region:
     entry: str
     exit: str
     convs: tuple[int, ...]
-
-
-def _computed(node: ir.Node) -> list[ir.Value]:
-    """Inputs that are not constants (graph inputs included)."""
-    return [value for value in node.inputs if value is not None and value.const_value is None]
-
-
-def barrier_reason(network: Network, position: int) -> str | None:
-    """Why no block may contain this node; None when one may."""
-    node = network.order[position]
-    if node.domain not in ("", "ai.onnx"):
-        return f"custom domain {node.domain}"
-    if position in network.refused:
-        return network.refused[position]
-    computed = _computed(node)
-    if node.op_type == "Conv" or (node.op_type in ACTIVATIONS and len(computed) == 1):
-        return None
-    if node.op_type == "Add" and len(computed) == 2 and len(node.inputs) == 2:
-        shapes = [value.shape for value in computed]
-        if shapes[0] is None or shapes[1] is None or len(shapes[0]) == len(shapes[1]) >= 3:
-            return None
-    return _REASONS.get(node.op_type, f"no rule for {node.op_type}")
+    sides: tuple[str, ...] = ()
 
 
 def barriers(network: Network) -> list[Refusal]:
-    """Every node that no block may contain, with its reason."""
+    """Every node that separates chains, with the reason why it lies in no block unless a block holds it whole."""
     found = []
     for position, node in enumerate(network.order):
-        reason = barrier_reason(network, position)
+        reason = alone_reason(network, position)
         if reason is not None:
             found.append(Refusal(str(node.name), node.op_type, reason))
     return found
 
 
 def regions(network: Network, *, max_convs: int = 12) -> Iterator[Region]:
-    """All regions with 1…``max_convs`` convolutions that end in a convolution or a skip-add.
+    """All regions with 1…``max_convs`` convolutions that end in a convolution, a pooling average, or a join.
 
-    They start at a convolution, or at an activation that stands at the mouth of a branch (pre-activation blocks).
+    They start at a convolution, at a pooling average, or at any node that stands at the mouth of a branch
+    (pre-activation blocks, squeeze-excite).  No activation of several nodes is cut.
     """
-    blocked = [barrier_reason(network, position) is not None for position in range(len(network.order))]
+    closed = [closed_reason(network, position) is not None for position in range(len(network.order))]
     for start, node in enumerate(network.order):
-        if blocked[start]:
+        if closed[start] or _inside_cell(network, start):
             continue
-        computed = _computed(node)
+        computed = computed_inputs(node)
         if len(computed) != 1:
             continue
-        forks = len(network.users(computed[0])) > 1
-        if node.op_type == "Conv" or (forks and node.op_type in ACTIVATIONS):
-            yield from _grow(network, start, computed[0], blocked, max_convs)
+        forks = len(network.users(computed[0])) > 1 or len(node.outputs) > 1
+        if forks or node.op_type in _LINEAR:
+            yield from _grow(network, start, computed[0], closed, max_convs)
 
 
-def _grow(network: Network, start: int, entry: ir.Value, blocked: list[bool], max_convs: int) -> Iterator[Region]:
+def _inside_cell(network: Network, position: int) -> bool:
+    cell = network.in_cells.get(position)
+    return cell is not None and cell.start < position
+
+
+def _grow(network: Network, start: int, entry: ir.Value, closed: list[bool], max_convs: int) -> Iterator[Region]:
     """Take node after node into the region; it is one whenever a single produced value is still wanted outside."""
     inside: set[ir.Value] = {entry}
+    sides: list[str] = []
     last_use: dict[ir.Value, int] = {}
     convs: list[int] = []
-    for position in range(start, len(network.order)):
+    for position in range(start, min(start + _MOST_NODES, len(network.order))):
         node = network.order[position]
-        if blocked[position] or any(value not in inside for value in _computed(node)):
+        if closed[position]:
             return
+        computed = computed_inputs(node)
+        for value in computed:
+            if value not in inside:
+                if not is_vector(value) or is_vector(entry):
+                    return
+                inside.add(value)
+                sides.append(str(value.name))
         if position in network.convs:
             if len(convs) == max_convs:
                 return
             convs.append(position)
+        for value in node.outputs:
+            users = network.users(value)
+            inside.add(value)
+            if users:
+                last_use[value] = users[-1]
         value = node.outputs[0]
-        inside.add(value)
-        users = network.users(value)
-        last_use[value] = users[-1] if users else position
+        if not network.users(value):
+            last_use[value] = len(network.order)
         last_use = {value: last for value, last in last_use.items() if last > position}
-        if convs and list(last_use) == [value] and node.op_type in ("Conv", "Add"):
-            yield Region(start, position + 1, str(entry.name), str(value.name), tuple(convs))
+        ends = node.op_type in _LINEAR or (len(computed) > 1 and position not in network.in_cells)
+        if convs and ends and list(last_use) == [value]:
+            yield Region(start, position + 1, str(entry.name), str(value.name), tuple(convs), tuple(sides))
 
 
-def activation_after(network: Network, region: Region) -> ir.Node | None:
+def activation_after(network: Network, region: Region) -> Cell | None:
     """The activation that alone reads the region's exit, if there is one."""
-    value = network.values[region.exit]
+    return cell_after(network, network.values[region.exit])
+
+
+def cell_after(network: Network, value: ir.Value) -> Cell | None:
+    """The activation that alone reads ``value``, if there is one."""
     users = network.users(value)
-    if len(users) != 1 or users[0] >= len(network.order):
-        return None
-    node = network.order[users[0]]
-    return node if node.op_type in ACTIVATIONS else None
+    cell = network.cells.get(users[0]) if users else None
+    return cell if cell is not None and users[-1] < cell.stop and cell.entry == value.name else None
 
 
 def repeats_activation(network: Network, region: Region) -> bool:
     """Whether the entry already comes from an idempotent activation equal to the one after the exit."""
-    after = activation_after(network, region)
+    cell = activation_after(network, region)
     before = network.values[region.entry].producer()
-    if after is None or before is None or after.op_type != before.op_type or after.op_type not in _IDEMPOTENT:
+    if cell is None or before is None or cell.stop - cell.start > 1:
         return False
-    if len(_computed(after)) != 1 or len(_computed(before)) != 1:
+    after = network.order[cell.start]
+    if after.op_type != before.op_type or after.op_type not in _IDEMPOTENT or len(computed_inputs(before)) != 1:
         return False  # bounds computed at run time are not known to agree
     return _parameters(after) == _parameters(before)
 
@@ -175,11 +158,11 @@ def chains(network: Network) -> tuple[Chain, ...]:
         return index
 
     for position, node in enumerate(network.order):
-        if barrier_reason(network, position) is not None:
+        if alone_reason(network, position) is not None:
             continue
-        for value in _computed(node):
+        for value in computed_inputs(node):
             producer = value.producer()
-            if producer is not None and barrier_reason(network, network.position[producer]) is None:
+            if producer is not None and alone_reason(network, network.position[producer]) is None:
                 parent[root(position)] = root(network.position[producer])
     groups: dict[int, list[Layer]] = {}
     for position in sorted(network.convs):
@@ -191,16 +174,15 @@ def _layer(network: Network, position: int) -> Layer:
     node, conv = network.order[position], network.convs[position]
     activation, skip_add = "", False
     value = node.outputs[0]
-    while len(users := network.users(value)) == 1 and users[0] < len(network.order):
+    while len(users := network.users(value)) and users[0] < len(network.order):
+        cell = cell_after(network, value)
+        if cell is not None:
+            activation = cell.label
+            break
         after = network.order[users[0]]
-        if after.op_type == "Add" and not skip_add and barrier_reason(network, users[0]) is None:
-            skip_add = True
-        elif after.op_type in ACTIVATIONS:
-            activation = after.op_type
+        if len(users) > 1 or after.op_type != "Add" or skip_add or alone_reason(network, users[0]) is not None:
             break
-        else:
-            break
-        value = after.outputs[0]
+        skip_add, value = True, after.outputs[0]
     return Layer(
         node=str(node.name),
         position=position,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_layermerge.graph._activations import Activation, activation_value
+from onnx_layermerge.graph._activations import Activation, activation_nodes
 from onnx_layermerge.graph._convs import Conv, conv_value
 
 __all__ = ["Series", "append_series", "splice", "sweep"]
@@ -25,8 +25,8 @@ def append_series(graph: ir.Graph, source: ir.Value, series: Series, name: str) 
         node, value = conv_value(graph, value, conv, label)
         nodes.append(node)
         if activation is not None:
-            node, value = activation_value(graph, value, activation, f"{label}.{activation.op_type}")
-            nodes.append(node)
+            more, value = activation_nodes(graph, value, activation, f"{label}.{activation.label}")
+            nodes += more
     return nodes, value
 
 

@@ -21,12 +21,13 @@ import onnx_ir as ir
 
 from onnx_layermerge.candidates import Candidate, conv_from
 from onnx_layermerge.graph import (
-    ACTIVATIONS,
     Conv,
     Network,
     Region,
     Series,
     activation_of,
+    cell_after,
+    computed_inputs,
     conv_value,
     extract,
     model_of,
@@ -63,7 +64,7 @@ def placeholder(network: Network, candidate: Candidate, seed: int = 0) -> Series
     for stage in candidate.stages:
         weight = rng.standard_normal(stage.weight_shape) / stage.unknowns**0.5
         conv = conv_from(stage, weight, np.full(stage.channels_out, 0.01), dtype)
-        series.append((conv, None if stage.activation is None else activation_of(network.order[stage.activation])))
+        series.append((conv, None if stage.activation is None else activation_of(network, stage.activation)))
     return tuple(series)
 
 
@@ -82,7 +83,7 @@ def _spec(network: Network, region: Region, shapes: Shapes, candidate: Candidate
 def _block(network: Network, region: Region, shapes: Shapes, candidate: Candidate | None) -> onnx.ModelProto:
     """One copy: the surroundings around the region or around the candidate."""
     exit, skips = _surroundings(network, region)
-    model = extract(network.model, [region.entry, *skips], [exit])
+    model = extract(network.model, list(dict.fromkeys((region.entry, *region.sides, *skips))), [exit])
     graph = model.graph
     dtype = network.convs[region.convs[0]].weight.dtype
     if candidate is not None:
@@ -96,7 +97,7 @@ def _block(network: Network, region: Region, shapes: Shapes, candidate: Candidat
     graph.inputs.clear()
     for value in kept:
         shape = shapes[str(value.name)]
-        if value.name in names:
+        if value.name in names or len(shape) < 3:
             value.shape = ir.Shape(shape)
             graph.inputs.append(value)
             continue
@@ -122,19 +123,16 @@ def _surroundings(network: Network, region: Region) -> tuple[str, list[str]]:
     """What follows the exit and is fused into it: (last value, other values that it reads)."""
     inside = set(network.order[region.start : region.stop])
     value, skips = network.values[region.exit], []
-    for op_types in ({"Add"}, ACTIVATIONS):
-        users = network.users(value)
-        if len(users) != 1 or users[0] >= len(network.order):
-            break
+    users = network.users(value)
+    if len(users) == 1 and users[0] < len(network.order) and network.order[users[0]].op_type == "Add":
         node = network.order[users[0]]
-        if node.op_type not in op_types:
-            continue
-        others = [v for v in node.inputs if v is not None and v is not value and v.const_value is None]
+        others = [other for other in computed_inputs(node) if other is not value]
         if any(other.producer() in inside for other in others if other.producer() is not None):
-            break
-        skips += [str(other.name) for other in others if other.name != region.entry]
+            return region.exit, []
+        skips = [str(other.name) for other in others if other.name != region.entry]
         value = node.outputs[0]
-    return str(value.name), skips
+    cell = cell_after(network, value)
+    return (str(value.name), skips) if cell is None else (cell.exit, skips)
 
 
 def _one_by_one(channels_in: int, shape: tuple[int, ...], dtype: np.dtype) -> Conv:

@@ -102,6 +102,33 @@ class AffineConv:
             np.ones((channels, 1) + (1,) * ndim), np.zeros(channels), Geometry.identity(ndim), channels
         )
 
+    @classmethod
+    def diagonal(cls, scale: ArrayLike, shift: ArrayLike, ndim: int) -> AffineConv:
+        """a·x + c per channel (both [C]), as a depthwise 1-kernel.
+
+        Raises:
+            ValueError: ``scale`` and ``shift`` are not two vectors of one length.
+        """
+        a = np.asarray(scale, dtype=np.float64)
+        return cls(a.reshape(-1, *(1,) * (1 + ndim)), np.asarray(shift), Geometry.identity(ndim), len(a))
+
+    @classmethod
+    def average(cls, channels: int, geometry: Geometry, dilation: Sequence[int] | None = None) -> AffineConv:
+        """Every channel's mean over a window, zero padding counted, as a depthwise convolution.
+
+        ``geometry`` has the dilation expanded into its kernel.
+
+        Raises:
+            ValueError: ``dilation`` does not fit the kernel.
+        """
+        step = tuple(dilation) if dilation is not None else (1,) * geometry.ndim
+        if len(step) != geometry.ndim or any((k - 1) % d for k, d in zip(geometry.kernel, step, strict=True)):
+            raise ValueError(f"dilations {step} do not fit the kernel {geometry.kernel}")
+        window = np.zeros((channels, 1, *geometry.kernel))
+        taps = tuple(slice(None, None, d) for d in step)
+        window[(_ALL, _ALL, *taps)] = 1.0
+        return cls(window / window[0].sum(), np.zeros(channels), geometry, channels)
+
     @property
     def out_channels(self) -> int:
         """C_out."""
@@ -148,6 +175,18 @@ class AffineConv:
         groups = gcd(self.groups, other.groups)
         one, two = (branch.regrouped(groups)._placed(geometry) for branch in (self, other))
         return AffineConv(one + two, self.bias + other.bias, geometry, groups)
+
+    def beside(self, other: AffineConv) -> AffineConv:
+        """Two branches with one input, their output channels one after the other: one dense convolution.
+
+        Raises:
+            ValueError: the branches differ in input channels, stride or output size.
+        """
+        if self.in_channels != other.in_channels:
+            raise ValueError("branches side by side must read the same channels")
+        geometry = self.geometry.union(other.geometry)
+        weights = [branch.dense()._placed(geometry) for branch in (self, other)]
+        return AffineConv(np.concatenate(weights), np.concatenate((self.bias, other.bias)), geometry)
 
     def scale_channels(self, factor: ArrayLike) -> AffineConv:
         """Every output channel times its ``factor`` [C_out] (or one number): weight and bias alike.

@@ -67,6 +67,17 @@ class MergedConv:
         certificate = parallel_certificate(self.certificate, other.certificate)
         return MergedConv(self.conv.plus(other.conv), certificate, self.sizes or other.sizes)
 
+    def beside(self, other: MergedConv) -> MergedConv:
+        """Two branches with one input, their output channels one after the other.
+
+        Raises:
+            ValueError: input channels, strides or sizes do not match.
+        """
+        if None not in (self.sizes, other.sizes) and self.sizes != other.sizes:
+            raise ValueError(f"branches with inputs of {self.sizes} and {other.sizes} cannot stand side by side")
+        certificate = parallel_certificate(self.certificate, other.certificate)
+        return MergedConv(self.conv.beside(other.conv), certificate, self.sizes or other.sizes)
+
     def lossy(self, reason: str) -> MergedConv:
         """The same convolution, of which the caller says that an activation or a convolution was removed."""
         return replace(self, certificate=self.certificate.lossy(reason))

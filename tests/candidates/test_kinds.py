@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_layermerge.candidates import METHODS, Candidate, Stage, cost_macs, enumerate_candidates, site_of
+from onnx_layermerge.candidates import METHODS, Candidate, Stage, cost_macs, enumerate_candidates, site_of, space_of
 from onnx_layermerge.fit import Fit, job_of, series_of
-from onnx_layermerge.graph import Network, Session, extract, splice, sweep, to_bytes
+from onnx_layermerge.graph import Network, Session, extract, regions, splice, sweep, to_bytes
 from onnx_layermerge.latency.blocks import placeholder
 from onnx_layermerge.merge import Geometry
 from tests import zoo
@@ -152,21 +152,31 @@ def test_no_width_where_someone_else_reads_or_a_convolution_is_grouped() -> None
     assert not offered(net.network(net.conv(bent, "c2", 4)), "width")
 
 
-def test_regions_that_are_no_convolution_are_refused_with_a_reason() -> None:
+def test_a_convolution_in_no_block_is_named_with_the_reason() -> None:
     net = zoo.Net()
     x = net.input(shape=("N", 4, 9, 9))
-    c0 = net.conv(x, "c0")
-    shrunk = net.conv(net.conv(c0, "a", 4, 3, stride=2, pads=0), "b", 4, 1)
-    other = net.conv(c0, "d", 4, 3, stride=2, pads=[0, 0, 0, 0], dilation=1)
-    _, refusals = enumerate_candidates(net.network(net.add(shrunk, other, "fine")), kinds=("fit",))
-    assert refusals == ()
+    stem = net.conv(x, "stem", 8, 3, stride=2, pads=0)  # without padding no smaller kernel has its output size
+    up = net.node("Resize", stem, "", net.constant("s", np.array([1, 1, 2, 2], "f")), name="up")
+    (found, refusals) = enumerate_candidates(net.network(net.conv(up, "last", 5, 1)), kinds=METHODS["olm"])
+    assert not found
+    assert [(refusal.node, refusal.op_type, refusal.reason) for refusal in refusals] == [
+        (name, "Conv", "nothing with fewer weights keeps its channels and the size of its output")
+        for name in ("stem", "last")
+    ]
+    net = zoo.Net()
+    row = net.input("row", (1, 4, 1, 8))
+    c0 = net.conv(net.input(), "c0", 4, 1)
+    out = net.conv(net.add(c0, row, "sum"), "c1", 5, 1)
+    _, refusals = enumerate_candidates(net.network(out, "c0"), kinds=("fit",))
+    assert [refusal.node for refusal in refusals] == ["c1"]
+
+
+def test_branches_on_different_grids_are_no_block() -> None:
     net = zoo.Net()
     c0 = net.conv(net.input(shape=("N", 4, 1, 1)), "c0")
-    total = net.add(net.conv(c0, "a", 4, 1, stride=2), net.conv(c0, "b", 4, 1), "sum")
-    _, refusals = enumerate_candidates(net.network(total), kinds=("fit",))
-    assert [(refusal.node, refusal.reason) for refusal in refusals] == [
-        ("sum", "adds branches that lie on different grids")
-    ]
+    network = net.network(net.add(net.conv(c0, "a", 4, 1, stride=2), net.conv(c0, "b", 4, 1), "sum"))
+    reasons = {region.exit: space_of(network, region) for region in regions(network)}
+    assert reasons["sum"] == "adds branches that lie on different grids"
 
 
 def test_candidates_of_one_shape_share_a_structure() -> None:

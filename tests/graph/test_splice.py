@@ -12,8 +12,8 @@ from onnx_layermerge.errors import OutputError
 from onnx_layermerge.graph import (
     Activation,
     Conv,
+    activation_nodes,
     activation_of,
-    activation_value,
     check_target,
     extract,
     splice,
@@ -80,27 +80,26 @@ def test_nothing_between_the_input_and_its_first_reader() -> None:
 def test_activations_travel_with_their_constants() -> None:
     net = zoo.Net()
     slope = net.constant("slope", np.arange(4, dtype=np.float32).reshape(4, 1, 1))
-    net.node("PRelu", net.conv(net.input(), "c1"), slope, name="p")
-    model = ir.from_proto(net.proto("p"))
-    node = next(node for node in model.graph if node.op_type == "PRelu")
-    activation = activation_of(node)
+    network = net.network(net.node("PRelu", net.conv(net.input(), "c1"), slope, name="p"))
+    model, source = network.model, network.values["c1"]
+    activation = activation_of(network, 1)
     assert isinstance(activation, Activation) and activation.channelwise
-    copy, value = activation_value(model.graph, node.inputs[0], activation, "copy")  # type: ignore[arg-type]
+    (copy,), value = activation_nodes(model.graph, source, activation, "copy")
     model.graph.append(copy)
     model.graph.outputs.append(value)
-    value.name, value.type = "q", node.outputs[0].type
+    value.name, value.type = "q", network.values["p"].type
     got = zoo.run(model, zoo.feeds_for(net))
     np.testing.assert_array_equal(got["p"], got["q"])
 
 
-def test_an_activation_with_an_input_left_out_or_computed() -> None:
+def test_an_activation_with_an_input_left_out() -> None:
     net = zoo.Net()
     high = net.constant("high", np.float32(2).reshape(()))
-    first = net.node("Clip", net.conv(net.input(), "c1"), "", high, name="a")
-    network = net.network(net.node("Clip", first, net.input("low", ()), name="b"))
-    one = activation_of(network.order[1])
-    assert one is not None and one.constants[0] is None and one.constants[1] == 2 and not one.channelwise
-    assert activation_of(network.order[2]) is None
+    network = net.network(net.node("Clip", net.conv(net.input(), "c1"), "", high, name="a"))
+    activation = activation_of(network, 1)
+    assert activation is not None and not activation.channelwise
+    (step,) = activation.steps
+    assert step.inputs == (0, None, np.float32(2))
 
 
 def test_a_cut_out_part_computes_what_the_whole_does() -> None:
