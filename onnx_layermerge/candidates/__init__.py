@@ -14,7 +14,7 @@ from onnx_layermerge.candidates._drop import drops
 from onnx_layermerge.candidates._fitted import fitted
 from onnx_layermerge.candidates._merged import lossless, merge_of, merged, subsets
 from onnx_layermerge.candidates._site import Site, site_of
-from onnx_layermerge.candidates._space import Space, geometry_of, space_of
+from onnx_layermerge.candidates._space import Follower, Space, geometry_of, space_of
 from onnx_layermerge.candidates._width import widths
 from onnx_layermerge.graph import Network, Refusal, Region, regions
 
@@ -62,8 +62,9 @@ def enumerate_candidates(
     """All candidates of the named ``kinds``, without repeats, and every convolution in none of them with the reason."""
     found: dict[str, Candidate] = {}
     reasons: dict[int, tuple[int, str]] = {}
+    follower = Follower(network)
     for region in regions(network, max_convs=max_convs):
-        space = space_of(network, region)
+        space = follower.space_of(region)
         if isinstance(space, str):
             _say(reasons, region, space)
             continue

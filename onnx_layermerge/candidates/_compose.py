@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from onnx_layermerge.candidates._space import geometry_of
+from onnx_layermerge.candidates._space import geometry_of, window_of
 from onnx_layermerge.graph import Network, Pool, Region, computed_inputs, pool_of, scale_of
 from onnx_layermerge.merge import AffineConv, Geometry, MergedConv
 
@@ -104,7 +104,7 @@ class _Geometries:
         return value
 
     def average(self, value: Geometry, pool: Pool, channels: int) -> Geometry:
-        return value.then(_window(pool))
+        return value.then(window_of(pool))
 
     def plus(self, one: Geometry, two: Geometry) -> Geometry:
         return one.union(two)
@@ -128,19 +128,13 @@ class _Convs:
         return value.then(MergedConv.of(AffineConv.diagonal(scale, shift, value.conv.geometry.ndim)))
 
     def average(self, value: MergedConv, pool: Pool, channels: int) -> MergedConv:
-        return value.then(MergedConv.of(AffineConv.average(channels, _window(pool), pool.dilation)))
+        return value.then(MergedConv.of(AffineConv.average(channels, window_of(pool), pool.dilation)))
 
     def plus(self, one: MergedConv, two: MergedConv) -> MergedConv:
         return one.plus(two)
 
     def beside(self, one: MergedConv, two: MergedConv) -> MergedConv:
         return one.beside(two)
-
-
-def _window(pool: Pool) -> Geometry:
-    rank = len(pool.kernel)
-    kernel = tuple(d * (k - 1) + 1 for k, d in zip(pool.kernel, pool.dilation, strict=True))
-    return Geometry(kernel, pool.stride, pool.pads[:rank], pool.pads[rank:])
 
 
 def averages(network: Network, region: Region) -> int:

@@ -8,15 +8,15 @@ region: an attention or a GroupNormalization that reshapes and reshapes back, a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import onnx_ir as ir
 
-from onnx_layermerge.graph import JOINS, Conv, Network, Region, computed_inputs, keeps_shape, pool_of, scale_of
+from onnx_layermerge.graph import JOINS, Conv, Network, Pool, Region, computed_inputs, keeps_shape, pool_of, scale_of
 from onnx_layermerge.merge import Geometry
 
-__all__ = ["Space", "geometry_of", "space_of"]
+__all__ = ["Follower", "Space", "geometry_of", "space_of", "window_of"]
 
 _WHOLE = frozenset(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"))
 _REDUCE = frozenset(("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceL2"))
@@ -51,78 +51,164 @@ def geometry_of(conv: Conv) -> Geometry:
     return Geometry(kernel, conv.stride, conv.pads[:rank], conv.pads[rank:])
 
 
+def window_of(pool: Pool) -> Geometry:
+    """A pool's geometry, dilation expanded."""
+    rank = len(pool.kernel)
+    kernel = tuple(d * (k - 1) + 1 for k, d in zip(pool.kernel, pool.dilation, strict=True))
+    return Geometry(kernel, pool.stride, pool.pads[:rank], pool.pads[rank:])
+
+
 def space_of(network: Network, region: Region) -> Space | str:
     """Follow the geometry through the region; a string is the reason for refusing it."""
-    rank = len(network.convs[region.convs[0]].kernel)
-    entry = network.values[region.entry]
-    channels = _entry_channels(network, region, entry)
-    if channels is None:
-        return "the width of what it reads is not known"
-    states: dict[ir.Value, _State] = {entry: _Grid(Geometry.identity(rank), channels)}
-    grids: dict[_Size, Geometry] = {}
-    _register(grids, entry, Geometry.identity(rank), rank)
-    channelwise, linear = True, True
-    for position in range(region.start, region.stop):
-        node = network.order[position]
-        sources = [states.get(value, "whole") for value in computed_inputs(node)]
-        found = _after(network, position, node, sources, rank)
+    return Follower(network).space_of(region)
+
+
+class Follower:
+    """Follows region after region; those that only continue the one before cost no more than their new nodes."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._path: _Path | None = None
+        # Asked of every node once for each region that begins before it.
+        self._nodes: dict[int, _Node] = {}
+
+    def space_of(self, region: Region) -> Space | str:
+        """As :func:`space_of`."""
+        path = self._path
+        if path is None or path.start != region.start or path.position > region.stop or path.entry != region.entry:
+            path = self._path = self._begin(region)
+        while path.position < region.stop and path.refused is None:
+            self._step(path)
+        if path.refused is not None:
+            return path.refused
+        last = path.states[self._network.values[region.exit]]
+        if not isinstance(last, _Grid) or last.channels < 1:
+            return "does not come back to the image grid"
+        return Space(path.channels, last.channels, last.geometry, path.channelwise, path.linear)
+
+    def _begin(self, region: Region) -> _Path:
+        entry = self._network.values[region.entry]
+        rank = len(self._network.convs[region.convs[0]].kernel)
+        channels = _entry_channels(self._network, region, entry)
+        path = _Path(region.start, region.entry, rank, channels or 0, region.start)
+        if channels is None:
+            path.refused = "the width of what it reads is not known"
+        path.states[entry] = _Grid(Geometry.identity(rank), path.channels)
+        _register(path.grids, _size(entry, rank), Geometry.identity(rank))
+        return path
+
+    def _step(self, path: _Path) -> None:
+        network, position, rank = self._network, path.position, path.rank
+        known = self._nodes.get(position)
+        if known is None:
+            known = self._nodes[position] = _node(network, position)
+        sources = [path.states.get(value, "whole") for value in known.computed]
+        found = _after(network, position, known, sources, rank)
         if isinstance(found, str) and found not in ("whole", "loose"):
-            return found
-        if position in network.convs:
+            path.refused = found
+            return
+        if known.conv:
             conv = network.convs[position]
-            channelwise &= conv.groups == conv.channels_in == conv.channels_out
+            path.channelwise &= conv.groups == conv.channels_in == conv.channels_out
         else:
-            channelwise &= node.op_type != "Concat"
-            linear &= isinstance(found, _Grid) and _is_linear(node, found.channels)
-        for value in node.outputs:
+            path.channelwise &= known.node.op_type != "Concat"
+            path.linear &= isinstance(found, _Grid) and known.is_linear(found.channels)
+        for value in known.node.outputs:
             state = cast(_State, found)
-            if len(node.outputs) > 1 and isinstance(state, _Grid):
+            if len(known.node.outputs) > 1 and isinstance(state, _Grid):
                 state = _Grid(state.geometry, _width(value) or 0)
-            size, width = _size(value, rank), _width(value)
-            if state == "loose" and size is not None and size in grids and width:
-                state = _Grid(grids[size], width)
+            size = known.size(value, rank)
+            if state == "loose" and size is not None and size in path.grids and (width := _width(value)):
+                state = _Grid(path.grids[size], width)
             if isinstance(state, _Grid):
-                _register(grids, value, state.geometry, rank)
-            states[value] = state
-    last = states[network.values[region.exit]]
-    if not isinstance(last, _Grid) or last.channels < 1:
-        return "does not come back to the image grid"
-    return Space(channels, last.channels, last.geometry, channelwise, linear)
+                _register(path.grids, size, state.geometry)
+            path.states[value] = state
+        path.position += 1
 
 
-def _register(grids: dict[_Size, Geometry], value: ir.Value, geometry: Geometry, rank: int) -> None:
+@dataclass(eq=False)
+class _Path:
+    """How far a line of regions with one start has been followed."""
+
+    start: int
+    entry: str
+    rank: int
+    channels: int
+    position: int
+    states: dict[ir.Value, _State] = field(default_factory=dict)
+    grids: dict[_Size, Geometry] = field(default_factory=dict)
+    channelwise: bool = True
+    linear: bool = True
+    refused: str | None = None
+
+
+@dataclass(eq=False)
+class _Node:
+    """What is asked of a node again and again."""
+
+    node: ir.Node
+    conv: bool
+    computed: list[ir.Value]
+    keeps_shape: bool
+    pool: Pool | None
+    sizes: dict[tuple[ir.Value, int], _Size | None] = field(default_factory=dict)
+    linear: dict[int, bool] = field(default_factory=dict)
+
+    def is_linear(self, channels: int) -> bool:
+        """Whether the algebra has a rule for it (a Split or a broadcast has none)."""
+        if channels not in self.linear:
+            sums = self.node.op_type in ("Add", "Sum", "Concat") and len(self.computed) > 1
+            mean = self.pool is not None and self.pool.mean
+            self.linear[channels] = sums or mean or scale_of(self.node, channels) is not None
+        return self.linear[channels]
+
+    def size(self, value: ir.Value, rank: int) -> _Size | None:
+        if (value, rank) not in self.sizes:
+            self.sizes[value, rank] = _size(value, rank)
+        return self.sizes[value, rank]
+
+
+def _node(network: Network, position: int) -> _Node:
+    node = network.order[position]
+    return _Node(node, position in network.convs, computed_inputs(node), keeps_shape(node), pool_of(node))
+
+
+def _register(grids: dict[_Size, Geometry], size: _Size | None, geometry: Geometry) -> None:
     """Of the values of one size the widest view stands for all; images of one pixel are no grid to come back to."""
-    size = _size(value, rank)
-    if size is not None and size != (1,) * rank:
-        known = grids.get(size, geometry)
-        grids[size] = known.union(geometry) if known.same_grid(geometry) else known
+    if size is None or all(dim == 1 for dim in size):
+        return
+    known = grids.get(size)
+    if known is None:
+        grids[size] = geometry
+    elif known is not geometry and known != geometry and known.same_grid(geometry):
+        grids[size] = known.union(geometry)
 
 
-def _after(network: Network, position: int, node: ir.Node, sources: list[_State], rank: int) -> _State | str:
+def _after(network: Network, position: int, known: _Node, sources: list[_State], rank: int) -> _State | str:
     """The state of the node's output, or the reason why the region is none."""
-    if position in network.convs:
+    if known.conv:
         return _after_conv(network.convs[position], sources[0], rank)
     if not sources:
         return "loose"
+    if len(sources) == 1 and isinstance(sources[0], _Grid):
+        return _after_one(known, sources[0], rank)
     grids = [source for source in sources if isinstance(source, _Grid)]
-    if all(source == "whole" for source in sources):
-        return "whole"
-    if len(sources) == 1 and grids:
-        return _after_one(node, grids[0], rank)
-    if not grids or "loose" in sources:
+    if not grids:
+        return "whole" if "loose" not in sources else "loose"
+    if "loose" in sources:
         return "loose"
+    node = known.node
     if node.op_type in JOINS:
         return _joined(node, grids)
-    if node.op_type == "Concat" and len(grids) == len(sources) and node.attributes["axis"].as_int() in (1, -1 - rank):
-        if len(grids) != len([value for value in node.inputs if value is not None]):
-            return "loose"
-        geometry = grids[0].geometry
-        for grid in grids[1:]:
-            if not geometry.same_grid(grid.geometry):
-                return "joins branches that lie on different grids"
-            geometry = geometry.union(grid.geometry)
-        return _Grid(geometry, sum(grid.channels for grid in grids))
-    return "loose"
+    whole = len(grids) == len(sources) == sum(value is not None for value in node.inputs)
+    if node.op_type != "Concat" or not whole or node.attributes["axis"].as_int() not in (1, -1 - rank):
+        return "loose"
+    geometry = grids[0].geometry
+    for grid in grids[1:]:
+        if not geometry.same_grid(grid.geometry):
+            return "joins branches that lie on different grids"
+        geometry = geometry.union(grid.geometry)
+    return _Grid(geometry, sum(grid.channels for grid in grids))
 
 
 def _after_conv(conv: Conv, source: _State, rank: int) -> _State | str:
@@ -135,18 +221,15 @@ def _after_conv(conv: Conv, source: _State, rank: int) -> _State | str:
     return _Grid(source.geometry.then(geometry_of(conv)), conv.channels_out)
 
 
-def _after_one(node: ir.Node, source: _Grid, rank: int) -> _State:
-    if keeps_shape(node):
+def _after_one(known: _Node, source: _Grid, rank: int) -> _State:
+    if known.keeps_shape:
         return source
+    node, pool = known.node, known.pool
     if node.op_type in _WHOLE:
         return "whole"
-    pool = pool_of(node)
     if pool is not None and len(pool.kernel) == rank:
-        kernel = tuple(d * (k - 1) + 1 for k, d in zip(pool.kernel, pool.dilation, strict=True))
-        return _Grid(
-            source.geometry.then(Geometry(kernel, pool.stride, pool.pads[:rank], pool.pads[rank:])), source.channels
-        )
-    if node.op_type in _REDUCE and (_size(node.outputs[0], rank) == (1,) * rank):
+        return _Grid(source.geometry.then(window_of(pool)), source.channels)
+    if node.op_type in _REDUCE and known.size(node.outputs[0], rank) == (1,) * rank:
         return "whole"
     if node.op_type == "Split" and "axis" in node.attributes and node.attributes["axis"].as_int() in (1, -1 - rank):
         return source
@@ -167,14 +250,6 @@ def _joined(node: ir.Node, grids: list[_Grid]) -> _State | str:
 
 def _verb(node: ir.Node) -> str:
     return "adds" if node.op_type in ("Add", "Sum") else "joins"
-
-
-def _is_linear(node: ir.Node, channels: int) -> bool:
-    """Whether the algebra has a rule for it (a Split or a broadcast has none)."""
-    if node.op_type in ("Add", "Concat"):
-        return len(computed_inputs(node)) > 1 or scale_of(node, channels) is not None
-    pool = pool_of(node)
-    return scale_of(node, channels) is not None or (pool is not None and pool.mean)
 
 
 def _entry_channels(network: Network, region: Region, entry: ir.Value) -> int | None:

@@ -55,6 +55,29 @@ def test_drops_in_a_row_pass_the_value_on() -> None:
     assert to_bytes(build(network, plan[::-1], None, images=1, batch=4).model) == to_bytes(built.model)
 
 
+@pytest.mark.parametrize("name", [name for name in zoo.ALL if name not in ("line", "concat")])
+def test_layers_outside_of_the_plan_stay_as_they_are_to_the_last_bit(name: str) -> None:
+    net, output = zoo.ALL[name]()
+    network = net.network(output)
+    data = samples_for(net, network, 12)
+    found = enumerate_candidates(network, kinds=("drop", "fit", "width"))[0]
+    candidate = min(found, key=lambda c: (len(c.region.convs), c.recipe != "fit", c.key))
+    built = build(network, [candidate], data, images=8, batch=4).model
+    after = {str(node.name): node for node in built.graph}
+    kept = [node for p, node in enumerate(network.order) if not candidate.region.start <= p < candidate.region.stop]
+    assert kept
+    for node in kept:
+        same = after[str(node.name)]
+        assert (same.op_type, dict(same.attributes).keys()) == (node.op_type, dict(node.attributes).keys())
+        assert [(key, given.value) for key, given in same.attributes.items()] == [
+            (key, given.value) for key, given in node.attributes.items()
+        ]
+        for old, new in zip(node.inputs, same.inputs, strict=True):
+            if old is not None and old.const_value is not None:
+                assert new is not None and new.const_value is not None
+                assert old.const_value.tobytes() == new.const_value.tobytes()
+
+
 def test_an_empty_plan_is_the_network_itself() -> None:
     net, network = deep()
     built = build(network, [], None, images=1, batch=4)
