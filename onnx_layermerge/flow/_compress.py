@@ -15,13 +15,18 @@ from onnx_layermerge.flow._data import NO_DATA, noise, open_data
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Progress, check_speedup, latencies, prepare, quiet, useful
 from onnx_layermerge.flow._rank import loss_bases, scored
-from onnx_layermerge.graph import Session, check_target, load, to_bytes, write
+from onnx_layermerge.graph import Session, check_target, load_runnable, narrow, to_bytes, write
 from onnx_layermerge.importance import collect
 from onnx_layermerge.latency import LatencyTable, open_backend
 from onnx_layermerge.report import Report, block_of
-from onnx_layermerge.verify import quality
+from onnx_layermerge.verify import check_sizes, quality
 
 __all__ = ["compress"]
+
+BFLOAT16 = (
+    "The model computes in bfloat16, which has no convolution here: everything was fitted and timed in float32, and"
+    " the output is bfloat16 again."
+)
 
 
 def compress(
@@ -90,6 +95,7 @@ def compress(
             fit_data, validation = data, open_data(prepared, val, options, samples, seed)
             digest += "+" + validation.digest()
     clock.mark("read")
+    original = load_runnable(input)
     with LatencyTable.open(profile) as table:
         timed = latencies(prepared, opened, table, seed=seed, progress=progress)
         warnings += timed.warnings
@@ -101,7 +107,7 @@ def compress(
         bases = loss_bases(candidates, scores, timed)
         if method == "layermerge":
             bases, rivals = {"kl": bases["kl"]}, 1
-        run = Run(prepared, opened, table, loop, fit_data, validation, seed, progress, to_bytes(load(input)))
+        run = Run(prepared, opened, table, loop, fit_data, validation, seed, progress, to_bytes(original))
         origin = {
             "version": _version(),
             "method": method,
@@ -117,6 +123,10 @@ def compress(
     if calib is not None:
         wanted = collect(Session(network.model).run, validation.batches(prepared.batch))
         validated = quality(wanted, chosen.model, validation, prepared.batch)
+    check_sizes(original, chosen.model, network.inputs, prepared.bound)
+    if network.widened is not None:
+        narrow(chosen.model, network.widened)
+        warnings.append(BFLOAT16)
     write(chosen.model, target)
     clock.mark("write")
     by_key = {candidate.key: candidate for candidate in prepared.candidates}

@@ -1,21 +1,83 @@
-"""What a model offers: its chains, the blocks that are legal, and why the rest is left alone."""
+"""What a model offers: its chains, the blocks that are legal, and why the rest is left alone.
+
+As JSON an ``Inspection`` is its fields by name, sorted; docs/inspect.md describes them for readers of the JSON.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_layermerge.candidates import METHODS, enumerate_candidates
-from onnx_layermerge.flow._prepare import Progress, quiet
-from onnx_layermerge.graph import Chain, Refusal, barriers, chains, read
+import numpy as np
 
-__all__ = ["Inspection", "inspect"]
+from onnx_layermerge.candidates import METHODS, Candidate, enumerate_candidates
+from onnx_layermerge.errors import OutputError
+from onnx_layermerge.flow._prepare import Progress, quiet
+from onnx_layermerge.graph import (
+    Chain,
+    Layer,
+    Network,
+    Refusal,
+    Region,
+    barriers,
+    chains,
+    check_target,
+    read,
+    regions,
+    write_bytes,
+)
+from onnx_layermerge.merge import AffineConv, merge_chain
+from onnx_layermerge.report import Bracket, draw
+
+__all__ = ["InspectedChain", "Inspection", "LegalBlock", "inspect"]
+
+RECIPES = ("drop", "fit", "merge", "width")
+
+
+@dataclass(frozen=True)
+class LegalBlock:
+    """A stretch with one way in and one way out, and what could stand for it.
+
+    It is the nodes [``start``, ``stop``) of the line, ``begin`` to ``end`` (an addition, where it holds a skip);
+    ``convs`` names its convolutions, ``first`` to ``last``; they may go on into the next chain where the block holds
+    the barrier between.  ``variants`` counts the candidates of each recipe.  ``fit`` lists kernels such as "3x3" and
+    "3x3 depthwise", ``width`` the channels that may be left inside.  ``merge`` says how the algebraic merge compares:
+    "exact"; "border", equal but for a border; "inside", equal inside and perhaps at the border as well; None where
+    there is none that loses nothing.
+    """
+
+    first: str
+    last: str
+    begin: str
+    begin_op: str
+    end: str
+    end_op: str
+    start: int
+    stop: int
+    convs: tuple[str, ...]
+    variants: Mapping[str, int]
+    fit: tuple[str, ...]
+    width: tuple[int, ...]
+    merge: str | None
+
+
+@dataclass(frozen=True)
+class InspectedChain:
+    """Layers without a barrier between them, and the blocks whose first convolution is one of them."""
+
+    layers: tuple[Layer, ...]
+    blocks: tuple[LegalBlock, ...]
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """``covered``: convolutions inside at least one legal block; ``blocks``: candidates by recipe."""
+    """What could be replaced in a model.
+
+    ``convs`` counts all convolutions, ``covered`` those inside at least one legal block, ``blocks`` the candidates by
+    recipe, over all ``legal_blocks``.  ``refusals`` names every other convolution, and every barrier that no legal
+    block holds, once each, with the reason.
+    """
 
     path: str
     nodes: int
@@ -24,41 +86,169 @@ class Inspection:
     steps: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    chains: tuple[Chain, ...]
+    chains: tuple[InspectedChain, ...]
+    legal_blocks: int
     blocks: Mapping[str, int]
     refusals: tuple[Refusal, ...]
 
 
 def inspect(
-    path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, progress: Progress = quiet
+    path: str | Path,
+    *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    svg: str | Path | None = None,
+    progress: Progress = quiet,
 ) -> Inspection:
     """Read a model and list what could be replaced in it; nothing is timed.
 
+    With ``svg`` the network is drawn into that file, which appears whole or not at all.
+
     Raises:
         ModelError: the model cannot be read or holds no Conv.
+        OutputError: ``svg`` cannot be written, is not a .svg file, or is the model itself.
     """
+    target = None if svg is None else _picture_target(svg, path)
     progress("read", 0, 2, str(path))
     network = read(path, shapes=shapes)
     progress("read", 1, 2, "listing legal blocks")
     found, refused = enumerate_candidates(network, kinds=METHODS["olm"])
-    progress("read", 2, 2, "listed")
-    covered = {position for candidate in found for position in candidate.region.convs}
-    names = {position: str(network.order[position].name) for position in network.convs}
-    alone = tuple(
-        Refusal(name, "Conv", "no stretch around it has one way in and one way out")
-        for position, name in names.items()
-        if position not in covered
-    )
-    blocks = {recipe: sum(c.recipe == recipe for c in found) for recipe in ("drop", "fit", "merge", "width")}
-    return Inspection(
+    parts = chains(network)
+    blocks = _blocks(network, found)
+    listed, nested = [block for _, block in blocks], _nested(network)
+    named = _refusals(network, listed, refused)
+    inspection = Inspection(
         path=str(path),
         nodes=len(network.order),
-        convs=len(network.convs) + len(network.refused),
-        covered=len(covered),
+        convs=len(network.convs) + len(network.refused) + len(nested),
+        covered=len({name for block in listed for name in block.convs}),
         steps=network.steps,
         inputs=tuple(f"{info.name} {list(info.shape)} {info.dtype}" for info in network.inputs),
         outputs=network.outputs,
-        chains=chains(network),
-        blocks=blocks,
-        refusals=(*barriers(network), *refused, *alone),
+        chains=_by_chain(parts, blocks),
+        legal_blocks=len(blocks),
+        blocks={recipe: sum(block.variants[recipe] for block in listed) for recipe in RECIPES},
+        refusals=(*named, *nested),
     )
+    if target is not None:
+        numbers = {position: number for number, position in enumerate(sorted(network.convs), 1)}
+        brackets = [Bracket(b.start, b.stop, _in_words(b, [numbers[p] for p in r.convs])) for r, b in blocks]
+        write_bytes(target, draw(network, title=Path(path).name, chains=parts, blocks=brackets, refusals=named))
+    progress("read", 2, 2, "listed")
+    return inspection
+
+
+def _picture_target(svg: str | Path, path: str | Path) -> Path:
+    """Every check that needs no reading."""
+    if Path(svg).suffix.lower() != ".svg":
+        raise OutputError(f"{svg} is not a .svg file; give the picture a name that ends in .svg.")
+    return check_target(svg, not_over=path)
+
+
+def _blocks(network: Network, found: Iterable[Candidate]) -> list[tuple[Region, LegalBlock]]:
+    """The regions with at least one candidate, in order, each with what stands to choose."""
+    known: dict[tuple[int, tuple[int, ...]], list[Region]] = {}
+    for region in regions(network):
+        known.setdefault((region.start, region.convs), []).append(region)
+    offers: dict[tuple[int, int], list[Candidate]] = {}
+    home: dict[tuple[int, int], Region] = {}
+    for candidate in found:
+        # A candidate may take along what follows its region, as a drop does with an activation that repeats.
+        same = known.get((candidate.region.start, candidate.region.convs), [])
+        shorter = [region for region in same if region.stop <= candidate.region.stop]
+        region = max(shorter, key=lambda region: region.stop, default=candidate.region)
+        offers.setdefault((region.start, region.stop), []).append(candidate)
+        home[region.start, region.stop] = region
+    certificates: dict[tuple[object, ...], str] = {}
+    return [(home[key], _block(network, home[key], offers[key], certificates)) for key in sorted(home)]
+
+
+def _block(
+    network: Network, region: Region, offered: Sequence[Candidate], certificates: dict[tuple[object, ...], str]
+) -> LegalBlock:
+    convs = tuple(str(network.order[position].name) for position in region.convs)
+    begin, end = network.order[region.start], network.order[region.stop - 1]
+    by_recipe = {recipe: [c for c in offered if c.recipe == recipe] for recipe in RECIPES}
+    return LegalBlock(
+        first=convs[0],
+        last=convs[-1],
+        begin=str(begin.name),
+        begin_op=begin.op_type,
+        end=str(end.name),
+        end_op=end.op_type,
+        start=region.start,
+        stop=region.stop,
+        convs=convs,
+        variants={recipe: len(candidates) for recipe, candidates in by_recipe.items()},
+        fit=tuple(
+            "x".join(map(str, c.stage.geometry.kernel)) + (" depthwise" if c.stage.groups > 1 else "")
+            for c in by_recipe["fit"]
+        ),
+        width=tuple(c.stages[0].channels_out for c in by_recipe["width"]),
+        merge=_certificate(network, region, certificates) if by_recipe["merge"] else None,
+    )
+
+
+def _certificate(network: Network, region: Region, known: dict[tuple[object, ...], str]) -> str:
+    """How a merge that removes nothing compares, where that needs no composing of the real weights.
+
+    Along a plain series it depends on sizes, pads and whether there are biases only, not on the channels: one channel
+    of ones serves as well.
+    """
+    if region.stop - region.start != len(region.convs):
+        return "inside"
+    convs = [network.convs[position] for position in region.convs]
+    key = tuple((c.kernel, c.stride, c.dilation, c.pads, c.bias is not None and bool(c.bias.any())) for c in convs)
+    if key not in known:
+        thin = [
+            AffineConv.from_conv(np.ones((1, 1, *kernel)), np.array([float(bias)]), stride, dilation, pads)
+            for kernel, stride, dilation, pads, bias in key
+        ]
+        known[key] = merge_chain(thin).certificate.kind
+    return known[key]
+
+
+def _by_chain(parts: Sequence[Chain], blocks: Sequence[tuple[Region, LegalBlock]]) -> tuple[InspectedChain, ...]:
+    chain_of = {layer.position: number for number, chain in enumerate(parts) for layer in chain.layers}
+    lists: list[list[LegalBlock]] = [[] for _ in parts]
+    for region, block in blocks:
+        lists[chain_of[region.convs[0]]].append(block)
+    return tuple(InspectedChain(chain.layers, tuple(own)) for chain, own in zip(parts, lists, strict=True))
+
+
+def _refusals(network: Network, blocks: Sequence[LegalBlock], refused: Sequence[Refusal]) -> list[Refusal]:
+    """Every barrier outside of all blocks and every convolution in none, each once, in the order of the line."""
+    held: set[int] = set()
+    until = 0
+    for block in blocks:  # sorted by start
+        held.update(range(max(block.start, until), block.stop))
+        until = max(until, block.stop)
+    position = {str(node.name): number for number, node in enumerate(network.order)}
+    found = {refusal.node: refusal for refusal in (*barriers(network), *refused)}
+    left = [refusal for name, refusal in found.items() if position[name] not in held]
+    return sorted(left, key=lambda refusal: position[refusal.node])
+
+
+def _nested(network: Network) -> list[Refusal]:
+    """Convolutions that are not nodes of the main graph."""
+    found = []
+    for node in network.model.graph.all_nodes():
+        if node.op_type == "Conv" and node.domain in ("", "ai.onnx") and node not in network.position:
+            found.append(Refusal(str(node.name), "Conv", "lies in the body of a control-flow node"))
+    for function in network.model.functions.values():
+        for node in function.all_nodes():
+            if node.op_type == "Conv" and node.domain in ("", "ai.onnx"):
+                found.append(Refusal(str(node.name), "Conv", f"lies in the body of function {function.name}"))
+    return found
+
+
+def _in_words(block: LegalBlock, numbers: Sequence[int]) -> str:
+    """A tooltip; it has numbers instead of names, which are long."""
+    one = len(numbers) == 1
+    lines = [f"convolution {numbers[0]}" if one else f"convolutions {numbers[0]} to {numbers[-1]}"]
+    lines[0] += "" if block.begin == block.first else f", from {block.begin_op}"
+    lines[0] += "" if block.end == block.last else f", to {block.end_op}"
+    lines += ["drop"] if block.variants["drop"] else []
+    lines += [f"merge: {block.merge}"] if block.merge else []
+    lines += [f"fit: {', '.join(block.fit)}"] if block.fit else []
+    lines += [f"width: {', '.join(map(str, block.width))}"] if block.width else []
+    return "\n".join(lines)

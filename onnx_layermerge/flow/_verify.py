@@ -9,7 +9,7 @@ from onnx_layermerge.data import ImageOptions
 from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.flow._data import open_data
 from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
-from onnx_layermerge.graph import bind_shapes, load, network_of, to_bytes
+from onnx_layermerge.graph import bind_shapes, load_runnable, network_of, to_bytes
 from onnx_layermerge.latency import open_backend
 from onnx_layermerge.verify import Gate, Verdict, judge, measured_speedup, outputs_of, quality
 
@@ -42,7 +42,7 @@ def verify(
         for wanted, option in ((gate.min_agreement, "--min-agreement"), (gate.max_kl, "--max-kl")):
             if wanted is not None:
                 raise UsageError(f"{option} compares the models' outputs on data; give --calib too.")
-    first, second = network_of(load(original)), network_of(load(compressed))
+    first, second = network_of(load_runnable(original)), network_of(load_runnable(compressed))
     if first.inputs != second.inputs or first.outputs != second.outputs:
         raise ModelError(f"{compressed} has other inputs or outputs than {original}; these two cannot be compared.")
     opened = open_backend(backend, device)

@@ -6,14 +6,16 @@ opsets, attributes, initializers, protobuf.
 """
 
 from onnx_layermerge.graph._activations import Activation, activation_nodes, activation_of
+from onnx_layermerge.graph._bfloat16 import narrow
 from onnx_layermerge.graph._cells import Cell
 from onnx_layermerge.graph._convs import Conv, conv_of, conv_value
 from onnx_layermerge.graph._load import load
 from onnx_layermerge.graph._network import Chain, InputInfo, Layer, Network, Refusal
 from onnx_layermerge.graph._normalise import normalise
 from onnx_layermerge.graph._operators import JOINS, computed_inputs, keeps_shape
+from onnx_layermerge.graph._pack import Packed, pack
 from onnx_layermerge.graph._pools import Pool, pool_of, scale_of
-from onnx_layermerge.graph._read import bind_shapes, network_of, random_feeds, read
+from onnx_layermerge.graph._read import bind_shapes, load_runnable, network_of, random_feeds, read
 from onnx_layermerge.graph._regions import (
     Region,
     activation_after,
@@ -37,6 +39,7 @@ __all__ = [
     "InputInfo",
     "Layer",
     "Network",
+    "Packed",
     "Pool",
     "Refusal",
     "Region",
@@ -57,9 +60,12 @@ __all__ = [
     "extract",
     "keeps_shape",
     "load",
+    "load_runnable",
     "model_of",
+    "narrow",
     "network_of",
     "normalise",
+    "pack",
     "pool_of",
     "random_feeds",
     "read",

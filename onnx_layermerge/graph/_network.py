@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_layermerge.graph._cells import Cell, find_cells
 
 if TYPE_CHECKING:
+    from onnx_layermerge.graph._bfloat16 import Widened
     from onnx_layermerge.graph._convs import Conv
 
 __all__ = ["Chain", "InputInfo", "Layer", "Network", "Refusal"]
@@ -73,6 +74,7 @@ class Network:
     digest: str = ""
     convs: dict[int, Conv] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
+    widened: Widened | None = None
 
     @cached_property
     def position(self) -> dict[ir.Node, int]:

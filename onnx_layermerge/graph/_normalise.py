@@ -1,64 +1,230 @@
-"""Fold what only stands in the way, and prove that the function stayed the same.
+"""Fold what only stands in the way of reading a model, step by step.
 
-Done by the maintained optimizers: constants, functions and identities (onnxscript's optimizer), implicit padding
-made explicit, Pad and BatchNormalization into the convolution before or after them (onnxscript's rewrite rules,
-BatchNormalization with its own epsilon).
+Each step is a pass over the model that keeps what it computes; most are those of onnx_ir and onnxscript, which take
+time in proportion to the graph.  The others (``_rules.py``, ``_transposes.py``) are here because a convolution's
+weights have to be worked out in float64 and rounded once, may be shared with other nodes, and keep their names.
+Whether a step did keep what the model computes is checked elsewhere, on numbers (``_equivalence.py``).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnx_ir.passes.common import NameFixPass, ShapeInferencePass
-from onnxscript import optimizer
-from onnxscript.rewriter import RewriteRuleSet
-from onnxscript.rewriter.rules import common as rules
+from onnx_ir.passes import common as passes
+from onnxscript.optimizer import fold_constants
 
 from onnx_layermerge.errors import ModelError
-
-__all__ = ["normalise"]
-
-_RULES = (
-    ("make implicit padding explicit", (rules.normalize_pad_format_conv_rule,)),
-    ("fold Pad into Conv", (rules.fuse_pad_into_conv_rule,)),
-    ("fold BatchNormalization into Conv", (rules.fuse_batchnorm_into_conv_rule,)),
-    ("remove Dropout", (rules.dropout_inference_rule, rules.dropout_zero_rule)),
+from onnx_layermerge.graph._rules import (
+    cancel_pairs,
+    fold_affine,
+    fold_pads,
+    is_op,
+    remove_dropout,
+    spell_out_pads,
 )
+from onnx_layermerge.graph._transposes import cancel_transposes
+
+__all__ = ["FOLDING", "LISTING", "Step", "normalise"]
+
+# Elements; a weight that an exporter left transposed, reshaped or in another type is worth computing here.
+_LARGEST_FOLDED = 2**26
+# A fold can uncover the next one; each round costs a pass over the graph.
+_MOST_ROUNDS = 8
+# Elements; constants this small are compared by value when nodes are, larger ones by what they are.
+_LARGEST_SHARED = 8
+# onnx's shape inference numbers the sizes that it cannot tell.
+_BLANK = "unk__"
+# What onnxscript notes in the nodes it touches is of no use to a reader of the output.
+_NOTES = ("pkg.onnxscript.rewriter.", "pkg.onnxscript.optimizer.")
 
 
-def normalise(model: ir.Model) -> tuple[str, ...]:
-    """Fold ``model`` in place; returns the names of the steps that changed something.
+@dataclass(frozen=True)
+class Step:
+    """A change of the model in place that keeps its function; ``apply`` says whether it changed anything.
+
+    A ``quiet`` step touches no operator, only names, shapes and notes; nobody is told about it.
+    """
+
+    name: str
+    apply: Callable[[ir.Model], bool]
+    quiet: bool = False
+
+
+def _list_weights(model: ir.Model) -> bool:
+    """Up to IR version 3 weights are listed as inputs too; as inputs they could not be folded."""
+    model.ir_version = max(model.ir_version, 4)
+    return bool(passes.RemoveInitializersFromInputsPass()(model).modified)
+
+
+def _lift_constants(model: ir.Model) -> bool:
+    return bool(passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified)
+
+
+def _inline(model: ir.Model) -> bool:
+    return bool(model.functions) and bool(passes.InlinePass()(model).modified)
+
+
+def _infer_shapes(model: ir.Model) -> bool:
+    known = all(_is_known(value) for node in model.graph for value in node.outputs)
+    return not known and bool(passes.ShapeInferencePass()(model).modified)
+
+
+def _is_known(value: ir.Value) -> bool:
+    """Whether type and sizes are there; a symbol counts as a size, a blank or onnx's name for one does not."""
+    if value.shape is None or value.type is None:
+        return False
+    symbols = [dim.value for dim in value.shape if not isinstance(dim, int)]
+    return not any(symbol is None or symbol.startswith(_BLANK) for symbol in symbols)
+
+
+def _fold_constants(model: ir.Model) -> bool:
+    changed = False
+    for _ in range(_MOST_ROUNDS):
+        if not fold_constants(model, onnx_shape_inference=False, input_size_limit=_LARGEST_FOLDED).modified:
+            break
+        passes.RemoveUnusedNodesPass()(model)
+        changed = True
+        if not any(is_op(node, "Shape", "Size", "Reshape", "Expand") for node in model.graph):
+            break  # nothing is left that a better known shape could make a constant
+        if not _infer_shapes(model):
+            break
+    return changed
+
+
+def _remove_unused(model: ir.Model) -> bool:
+    return bool(passes.RemoveUnusedNodesPass()(model).modified)
+
+
+def _merge_duplicates(model: ir.Model) -> bool:
+    if not _has_duplicates(model.graph):
+        return False  # equal constants would become one, and lose their names, for nothing
+    passes.DeduplicateInitializersPass(size_limit=_LARGEST_SHARED)(model)
+    return bool(passes.CommonSubexpressionEliminationPass()(model).modified)
+
+
+def _has_duplicates(graph: ir.Graph) -> bool:
+    """Whether two nodes look like the same one; the first of a row of duplicates always does."""
+    seen: set[tuple[object, ...]] = set()
+    for node in graph:
+        inputs = [_identity(value) for value in node.inputs]
+        attributes = sorted((name, str(attribute.value)) for name, attribute in node.attributes.items())
+        key = (node.op_identifier(), len(node.outputs), *inputs, *attributes)
+        if key in seen:
+            return True
+        seen.add(key)
+    return False
+
+
+def _identity(value: ir.Value | None) -> object:
+    tensor = value.const_value if value is not None else None
+    if value is None or tensor is None or tensor.size > _LARGEST_SHARED or tensor.dtype.is_string():
+        return id(value)
+    return tensor.dtype, tuple(tensor.shape), tensor.tobytes()
+
+
+def _fix_outputs(model: ir.Model) -> bool:
+    return bool(passes.OutputFixPass()(model).modified)
+
+
+def _fix_names(model: ir.Model) -> bool:
+    return bool(passes.NameFixPass()(model).modified)
+
+
+def _remove_notes(model: ir.Model) -> bool:
+    changed = False
+    for graph in model.graphs():
+        for holder in (*graph, *(value for node in graph for value in node.outputs), *graph.initializers.values()):
+            for key in [key for key in holder.metadata_props if key.startswith(_NOTES)]:
+                del holder.metadata_props[key]
+                changed = True
+    return changed
+
+
+LISTING = (
+    Step("make weights constants", _list_weights, quiet=True),
+    Step("make Constant nodes initializers", _lift_constants, quiet=True),
+    Step("infer shapes", _infer_shapes, quiet=True),
+    Step("name every value", _fix_names, quiet=True),
+)
+"""What is safe for a model that cannot be run here: no operator is touched."""
+
+FOLDING = (
+    Step("make weights constants", _list_weights, quiet=True),
+    Step("inline functions", _inline),
+    Step("make Constant nodes initializers", _lift_constants, quiet=True),
+    Step("remove what nobody reads", _remove_unused),
+    Step("infer shapes", _infer_shapes, quiet=True),
+    Step("fold constants", _fold_constants),
+    Step("make folded Constant nodes initializers", _lift_constants, quiet=True),
+    Step("remove Dropout", remove_dropout),
+    Step("merge duplicates", _merge_duplicates),
+    Step("cancel Squeeze, Unsqueeze and Reshape", cancel_pairs),
+    Step("cancel Transposes", cancel_transposes),
+    Step("make implicit padding explicit", spell_out_pads),
+    Step("fold Pad into Conv", fold_pads),
+    Step("fold scales and shifts into Conv", fold_affine),
+    Step("give every output its own value", _fix_outputs, quiet=True),
+    Step("name every value", _fix_names, quiet=True),
+    Step("remove notes of the optimizer", _remove_notes, quiet=True),
+    Step("infer shapes again", _infer_shapes, quiet=True),
+)
+"""The steps in order; each finds what those before it have uncovered."""
+
+
+def normalise(
+    model: ir.Model, *, steps: tuple[Step, ...] = FOLDING, after: Callable[[Step], None] | None = None
+) -> tuple[str, ...]:
+    """Apply ``steps`` to ``model`` in place; returns the names of those that changed something.
+
+    ``after`` is called behind each step that reports a change, for checks that want to know which one did what.
 
     Raises:
         ModelError: a step failed; the message names it.
     """
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     opsets = dict(model.graph.opset_imports)
-    done = []
-    # Up to IR version 3 weights are listed as inputs too; as inputs they could not be folded.
-    listed = [value for value in model.graph.inputs if value.is_initializer()]
-    for value in listed:
-        model.graph.inputs.remove(value)
-    model.ir_version = max(model.ir_version, 4)
-    step = "fold constants"
-    try:
-        before = len(model.graph)
-        optimizer.optimize_ir(model)
-        if len(model.graph) != before:
-            done.append(step)
-        for step, group in _RULES:
-            if RewriteRuleSet(list(group)).apply_to_model(model):
-                done.append(step)
-        step = "name every value"
-        NameFixPass()(model)
-        step = "infer shapes"
-        ShapeInferencePass()(model)
-    except Exception as error:  # third-party passes raise whatever they like; the step is what the user needs
-        raise ModelError(f"the model could not be prepared: step '{step}' failed ({error}).") from error
-    # Rules may add opsets of their own; the output has to keep the input's.
-    for domain, version in opsets.items():
-        if model.graph.opset_imports.get(domain, version) != version:
-            raise ModelError(f"the model could not be prepared: opset {domain or 'ai.onnx'} changed from {version}.")
+    done: list[str] = []
+    for step in steps:
+        try:
+            with _silence():
+                changed = step.apply(model)
+                if changed and not step.quiet:
+                    _remove_unused(model)  # what nobody reads any more would still count as a reader
+        except Exception as error:  # third-party passes raise whatever they like; the step is what the user needs
+            raise ModelError(f"preparing the model broke at step '{step.name}' ({_first_line(error)}).") from error
+        # Passes may add opsets of their own; the output has to keep the input's.
+        for domain, version in opsets.items():
+            if model.graph.opset_imports.get(domain, version) != version:
+                name = domain or "ai.onnx"
+                raise ModelError(f"preparing the model broke at step '{step.name}': it changed opset {name}.")
+        if changed:
+            if not step.quiet:
+                done.append(step.name)
+            if after is not None:
+                after(step)
     return tuple(done)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Passes log what they did not do as warnings; the user hears from us what matters."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = str(cause).strip() or type(cause).__name__
+    return text.splitlines()[0].rstrip(".")[:200]

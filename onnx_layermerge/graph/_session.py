@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnx_layermerge.graph._pack import MOST_INSIDE_BYTES, Packed, pack, to_bytes
+
 __all__ = ["Session", "extract", "model_of", "to_bytes"]
+
+# More than this (256 MiB) is not copied into a message only to be copied out of it again.
+_MOST_COPIED_BYTES = 2**28
 
 
 def model_of(graph: ir.Graph, like: ir.Model) -> ir.Model:
@@ -29,16 +34,15 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> i
     return model_of(graph, model)
 
 
-def to_bytes(model: ir.Model) -> bytes:
-    """Serialized protobuf, deterministic for equal models."""
-    data: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
-    return data
-
-
 class Session:
-    """An onnxruntime CPU session over ``model``: dict of arrays in, dict of arrays out."""
+    """An onnxruntime CPU session over ``model``: dict of arrays in, dict of arrays out.
 
-    def __init__(self, model: ir.Model | bytes, *, threads: int = 0) -> None:
+    ``plain`` leaves the runtime's own optimizer out: for a single run of a graph of many nodes it costs more than it
+    gives.
+    Weights of a large model are not copied through a protobuf: mapped ones stay in their file, and the runtime maps it.
+    """
+
+    def __init__(self, model: ir.Model | Packed | bytes, *, threads: int = 0, plain: bool = False) -> None:
         # Imported here: listing candidates or reading a table needs no runtime.
         import onnxruntime as ort
 
@@ -47,8 +51,23 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        data = model if isinstance(model, bytes) else to_bytes(model)
-        self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        if isinstance(model, bytes):
+            packed = Packed(model)
+        else:
+            packed = pack(model, most_inside=_MOST_COPIED_BYTES) if isinstance(model, ir.Model) else model
+        if packed.folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(packed.folder))
+        # onnxruntime may be done with the values only after this object is.
+        self._weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in packed.weights.values()]
+        if self._weights:
+            options.add_external_initializers(list(packed.weights), self._weights)
+        if packed.total_bytes > MOST_INSIDE_BYTES:
+            # Both would copy the weights into a layout that suits this machine better.
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        if plain:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = ort.InferenceSession(packed.data, options, providers=["CPUExecutionProvider"])
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 

@@ -26,9 +26,9 @@ def trace_shapes(network: Network, bound: Mapping[str, tuple[int, ...]]) -> dict
         for value in node.outputs
         if value.dtype is None or value.dtype.is_floating_point()
     ]
-    session = Session(extract(network.model, [info.name for info in network.inputs], names))
+    part = extract(network.model, [info.name for info in network.inputs], names)
     try:
-        values = session.run(random_feeds(network.inputs, bound))
+        values = Session(part).run(random_feeds(network.inputs, bound))
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise ModelError(
             f"the model does not run on inputs of shape {dict(bound)} ({str(error).splitlines()[0][:200]})."

@@ -194,7 +194,6 @@ def test_words_that_make_no_sense(words: list[str], model, compress) -> None:
 def test_missing_words(run) -> None:
     assert_refused(run("compress"), 2, "olm compress --help")
     assert_refused(run("compress", "a.onnx", "b.onnx"), 2, "--speedup")
-    assert_refused(run("profile"), 2)
     assert_refused(run("compres"), 2, "compres")
 
 

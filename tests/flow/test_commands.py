@@ -24,18 +24,6 @@ from tests.flow import jobs
 from tests.machine import Machine
 
 
-def test_inspect_lists_what_could_go_and_why_the_rest_stays(tmp_path: Path) -> None:
-    net, output = zoo.squeeze()
-    net.inputs["x"] = ("N", 4, 8, 8)
-    found = inspect(net.save(tmp_path / "in.onnx", net.classifier(output)))
-    assert (found.convs, found.outputs) == (4, ("scores",))
-    assert found.inputs == ("x ['N', 4, 8, 8] float32",)
-    reasons = {refusal.node: refusal.reason for refusal in found.refusals}
-    assert reasons["mul"] == "multiplies two computed values" and reasons["pool"] == "pools over the whole image"
-    assert [len(chain.layers) for chain in found.chains] == [1, 2, 1]
-    assert found.blocks["fit"] > 0 and found.covered == 4
-
-
 def test_inspect_of_what_is_no_convolutional_network(tmp_path: Path) -> None:
     net = zoo.Net()
     net.relu(net.input(), "r")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,40 @@ def test_normalising_keeps_opsets_and_names_every_value() -> None:
     names = [node.name for node in model.graph]
     assert all(names) and len(set(names)) == len(names)
     assert network_of(model).outputs == (output,)
+
+
+def test_sizes_that_nothing_binds_are_tried_one_after_the_other(tmp_path: Path) -> None:
+    """A window of 300 does not fit into the first guess."""
+    net = zoo.Net()
+    out = net.conv(net.input(shape=("N", 1, "L")), "c1", 2, 300, pads=0, stride=16)
+    assert kinds(read(net.save(tmp_path / "m.onnx", out))) == ["Conv"]
+
+
+def test_the_digest_is_that_of_the_bytes_on_disk(tmp_path: Path) -> None:
+    net, output = zoo.plain()
+    path = net.save(tmp_path / "m.onnx", output)
+    assert read(path).digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_digest_covers_the_weights_beside_the_file(tmp_path: Path) -> None:
+    net, output = zoo.plain()
+    proto = net.proto(output)
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    beside = tmp_path / "w.bin"
+    first = read(path).digest
+    assert first == hashlib.sha256(path.read_bytes() + beside.read_bytes()).hexdigest()
+    weights = bytearray(beside.read_bytes())
+    weights[0] ^= 1
+    beside.write_bytes(bytes(weights))
+    assert read(path).digest != first
+
+
+def test_the_weights_are_in_memory_once(tmp_path: Path) -> None:
+    """What is not folded is the very tensor that was loaded, in the file's own bytes where they lie outside."""
+    net, output = zoo.plain()
+    path = tmp_path / "m.onnx"
+    onnx.save(net.proto(output), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    network = read(path)
+    tensors = [value.const_value for value in network.model.graph.initializers.values()]
+    assert len(tensors) == 6 and all(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)

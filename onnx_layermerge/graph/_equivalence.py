@@ -1,0 +1,180 @@
+"""Does a prepared model still compute what the file does?  Both are run on the same random inputs.
+
+The distance of two outputs is max|y − y'| / max|y| over the elements that are finite in the file's own output.  It may
+be at most the tolerance of the least precise type that the model computes in.  A model can amplify rounding, though:
+where it answers to a change of its inputs in the last place by more than that, it cannot be held to it.  So before a
+step is blamed, that answer is measured, and may stretch the tolerance, up to ``_MOST_STRETCH``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnx_layermerge.errors import ModelError
+from onnx_layermerge.graph._session import Session
+
+__all__ = ["TOLERANCES", "Reference", "Unrunnable", "distance", "reference", "tolerance_of"]
+
+Arrays = Mapping[str, np.ndarray]
+
+TOLERANCES = {
+    ir.DataType.DOUBLE: 1e-10,
+    ir.DataType.FLOAT: 1e-5,
+    ir.DataType.FLOAT16: 2e-3,
+    ir.DataType.BFLOAT16: 2e-2,
+}
+"""Largest allowed distance by the type that is computed in."""
+
+_MOST_STRETCH = 100.0
+# Untrained weights may blow up what enters; smaller inputs keep it in range.
+_SCALES = (1.0, 1e-2, 1e-4)
+_MANY_NODES = 2000
+_STANDARD = ("", "ai.onnx")
+
+
+class Unrunnable(Exception):
+    """No runtime here has an operator of the model, for the reason in the message; nothing is wrong with the model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the file's own model gives: ``wanted`` on ``feeds``; ``original`` is that model, never changed."""
+
+    original: ir.Model
+    feeds: Arrays
+    wanted: Mapping[str, Any]
+    tolerance: float
+
+    def check(self, model: ir.Model) -> str | None:
+        """None when ``model`` computes the same, else what is different, in words."""
+        try:
+            got = _run(model, self.feeds)
+        except Exception as error:  # runtimes raise what they like; whatever it is, the model no longer works
+            return f"it no longer runs ({_first_line(error)})"
+        worst, where = 0.0, ""
+        for name, value in self.wanted.items():
+            if not isinstance(value, np.ndarray):
+                continue  # sequences and maps hold what other outputs hold
+            other = got.get(name)
+            if not isinstance(other, np.ndarray) or other.shape != value.shape or other.dtype != value.dtype:
+                return f"output '{name}' changed its shape or type"
+            far = distance(value, other)
+            if not far <= worst:
+                worst, where = far, name
+        if worst <= self.tolerance or worst <= self._stretched():
+            return None
+        return f"output '{where}' moved by {worst:.1e} of its largest value"
+
+    def _stretched(self) -> float:
+        """The tolerance that the model's own sensitivity to rounding asks for."""
+        nudged = {
+            name: np.nextafter(value, np.inf).astype(value.dtype) if value.dtype.kind == "f" else value
+            for name, value in self.feeds.items()
+        }
+        moved = _run(self.original, nudged)
+        own = [distance(value, moved[name]) for name, value in self.wanted.items() if isinstance(value, np.ndarray)]
+        return min(4 * max((far for far in own if np.isfinite(far)), default=0.0), _MOST_STRETCH * self.tolerance)
+
+
+def distance(wanted: np.ndarray, got: np.ndarray) -> float:
+    """max|wanted − got| / max|wanted| where ``wanted`` is finite; inf where ``got`` is not finite there.
+
+    0 for types that are not floating: which of two nearly equal scores comes first is not a matter of preparing.
+    """
+    if wanted.dtype.kind not in "fV" or wanted.size == 0:
+        return 0.0
+    first, second = wanted.astype(np.float64), got.astype(np.float64)
+    finite = np.isfinite(first)
+    if not finite.any():
+        return 0.0
+    first, second = first[finite], second[finite]
+    if not np.isfinite(second).all():
+        return float("inf")
+    scale = float(np.abs(first).max()) or 1.0
+    return float(np.abs(first - second).max()) / scale
+
+
+def tolerance_of(model: ir.Model) -> float:
+    """That of the least precise floating type of any value in the model."""
+    types = {value.dtype for value in model.graph.inputs}
+    for graph in model.graphs():
+        types |= {value.dtype for value in graph.initializers.values()}
+        types |= {value.dtype for node in graph for value in node.outputs}
+    return max((TOLERANCES[each] for each in types if each in TOLERANCES), default=TOLERANCES[ir.DataType.FLOAT])
+
+
+def reference(original: ir.Model, source: str, trials: Iterable[Arrays]) -> Reference:
+    """Run ``original`` on the first of ``trials`` (feeds) that it takes.
+
+    Raises:
+        ModelError: it runs on none of them, or all that it gives is NaN and Inf.
+        Unrunnable: an operator of it has no implementation here.
+    """
+    refused: Exception | None = None
+    for feeds in trials:
+        try:
+            wanted = _run(original, feeds)
+        except Exception as error:  # runtimes raise what they like
+            if _lacks_operator(original, error):
+                raise Unrunnable(_first_line(error)) from error
+            refused = refused or error
+            continue
+        for scale in _SCALES:
+            if scale != 1.0:
+                feeds = {n: (v * scale).astype(v.dtype) if v.dtype.kind == "f" else v for n, v in feeds.items()}
+                wanted = _run(original, feeds)
+            if all(_all_finite(value) for value in wanted.values()):
+                return Reference(original, feeds, wanted, tolerance_of(original))
+        floats = [value for value in wanted.values() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
+        if floats and not any(np.isfinite(value).any() for value in floats):
+            raise ModelError(f"{source} gives nothing but NaN and Inf on random inputs; check its weights.")
+        return Reference(original, feeds, wanted, tolerance_of(original))
+    said = "" if refused is None else f" ({_first_line(refused)})"
+    raise ModelError(f"onnxruntime cannot run {source}{said}.") from refused
+
+
+def _all_finite(value: Any) -> bool:
+    return not isinstance(value, np.ndarray) or value.dtype.kind != "f" or bool(np.isfinite(value).all())
+
+
+def _run(model: ir.Model, feeds: Arrays) -> dict[str, Any]:
+    """Outputs by name: onnxruntime's, or those of onnx's reference implementation for types it has no kernels for."""
+    try:
+        return dict(Session(model, plain=len(model.graph) > _MANY_NODES).run(feeds))
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        if not _lacks_kernel(error) or _custom(model):
+            raise
+        from onnx.reference import ReferenceEvaluator
+
+        proto = ir.to_proto(model)
+        names = [value.name for value in proto.graph.output]
+        if not isinstance(proto, onnx.ModelProto):
+            raise
+        try:
+            return dict(zip(names, ReferenceEvaluator(proto).run(names, dict(feeds)), strict=True))
+        except Exception:  # of an operator that it does not have either, onnxruntime says it better
+            raise error from None
+
+
+def _lacks_kernel(error: Exception) -> bool:
+    return type(error).__name__ == "NotImplemented" or "NOT_IMPLEMENTED" in str(error)
+
+
+def _custom(model: ir.Model) -> bool:
+    return any(node.domain not in _STANDARD for node in model.graph.all_nodes())
+
+
+def _lacks_operator(model: ir.Model, error: Exception) -> bool:
+    unknown = "is not a registered function/op" in str(error) or "No Op registered for" in str(error)
+    return _lacks_kernel(error) or (unknown and _custom(model))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")[:200]

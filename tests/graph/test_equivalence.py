@@ -1,0 +1,195 @@
+"""The check behind the folding: it passes rounding, and names the step that does more than that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import helper, numpy_helper
+
+from onnx_layermerge.errors import ModelError
+from onnx_layermerge.graph import _read, normalise, read
+from onnx_layermerge.graph._equivalence import Unrunnable, distance, reference, tolerance_of
+from onnx_layermerge.graph._normalise import FOLDING, Step
+from tests import zoo
+
+
+def model_of(dtype: Any = np.float32, gain: float = 1.0) -> tuple[zoo.Net, ir.Model]:
+    net = zoo.Net(dtype=dtype)
+    c = net.conv(net.input(), "c")
+    gains = net.constant("k", np.full((1, 1, 1, 1), gain, dtype))
+    return net, ir.from_proto(net.proto(net.relu(net.node("Mul", c, gains, name="m"), "r")))
+
+
+def scaled(model: ir.Model, factor: float) -> ir.Model:
+    """The same model with its bias multiplied."""
+    other = model.clone()
+    value = other.graph.initializers["c.b"]
+    array = value.const_value.numpy()  # type: ignore[union-attr]
+    value.const_value = ir.tensor((array.astype(np.float64) * factor).astype(array.dtype), name="c.b")
+    return other
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float16, 2e-3), (np.float32, 1e-5), (np.float64, 1e-10)], ids=["f2", "f4", "f8"]
+)
+def test_the_tolerance_is_that_of_the_type(dtype: Any, tolerance: float) -> None:
+    net, model = model_of(dtype)
+    truth = reference(model, "m", [zoo.feeds_for(net)])
+    assert truth.tolerance == tolerance == tolerance_of(model)
+    assert truth.check(model.clone()) is None
+    assert truth.check(scaled(model, 1 + tolerance / 4)) is None
+    said = truth.check(scaled(model, 1 + 400 * tolerance))
+    assert said is not None and said.startswith("output 'r' moved by")
+
+
+def test_the_least_precise_type_inside_counts() -> None:
+    net = zoo.Net()
+    half = net.node("Cast", net.conv(net.input(), "c"), name="h", to=onnx.TensorProto.FLOAT16)
+    model = ir.from_proto(net.proto(net.node("Cast", half, name="s", to=onnx.TensorProto.FLOAT)))
+    assert tolerance_of(model) == 2e-3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got", "far"),
+    [
+        ([1.0, -4.0], [1.0, -4.1], 0.025),
+        ([0.0, 0.0], [0.0, 0.5], 0.5),
+        ([np.nan, 2.0, np.inf], [7.0, 2.0, 1.0], 0.0),
+        ([1.0, 2.0], [np.nan, 2.0], np.inf),
+        ([np.nan], [1.0], 0.0),
+    ],
+)
+def test_distance_is_relative_to_the_largest_finite_value(wanted: list[float], got: list[float], far: float) -> None:
+    assert distance(np.array(wanted), np.array(got)) == pytest.approx(far)
+
+
+def test_distance_ignores_what_is_no_floating_number() -> None:
+    assert distance(np.array([1, 2]), np.array([2, 1])) == 0.0
+
+
+def test_another_shape_type_or_a_model_that_no_longer_runs_is_said() -> None:
+    net, model = model_of()
+    truth = reference(model, "m", [zoo.feeds_for(net)])
+    flat = zoo.Net()
+    flat.node("Flatten", flat.relu(flat.conv(flat.input(), "c"), "a"), name="r")
+    assert truth.check(ir.from_proto(flat.proto("r"))) == "output 'r' changed its shape or type"
+    broken = model.clone()
+    broken.graph.node("c").attributes["group"] = ir.AttrInt64("group", 3)
+    said = truth.check(broken)
+    assert said is not None and said.startswith("it no longer runs (")
+
+
+def test_inputs_shrink_until_the_outputs_are_finite() -> None:
+    net = zoo.Net()
+    net.node("Exp", net.node("Mul", net.input(), net.constant("k", np.array(1e3, "f4")), name="m"), name="e")
+    truth = reference(ir.from_proto(net.proto("e")), "m", [zoo.feeds_for(net)])
+    assert np.isfinite(truth.wanted["e"]).all()
+    assert 0 < np.abs(truth.feeds["x"]).max() < 0.1
+
+
+def test_nothing_but_nan_is_refused_and_some_nan_is_not() -> None:
+    net = zoo.Net()
+    nothing = net.node("Log", net.node("Neg", net.node("Exp", net.input(), name="e"), name="n"), name="l")
+    with pytest.raises(ModelError, match="nothing but NaN and Inf"):
+        reference(ir.from_proto(net.proto(nothing)), "m", [zoo.feeds_for(net)])
+    some = zoo.Net()
+    some.node("Log", some.input(), name="l")
+    truth = reference(ir.from_proto(some.proto("l")), "m", [zoo.feeds_for(some)])
+    assert truth.check(truth.original) is None
+
+
+def test_a_model_that_amplifies_rounding_is_not_held_to_the_tolerance() -> None:
+    """sin(1000 c) turns the last place of c into the fourth of its own."""
+    net = zoo.Net()
+    many = net.node("Mul", net.conv(net.input(), "c", bias=False), net.constant("k", np.array(1e3, "f4")), name="m")
+    net.node("Sin", many, name="r")
+    model = ir.from_proto(net.proto("r"))
+    truth = reference(model, "m", [zoo.feeds_for(net)])
+
+    def changed(by: float) -> ir.Model:
+        other = model.clone()
+        value = other.graph.initializers["c.w"]
+        array = value.const_value.numpy()  # type: ignore[union-attr]
+        value.const_value = ir.tensor(array * np.float32(1 + by), name="c.w")
+        return other
+
+    last_place = changed(2**-23)
+    assert distance(truth.wanted["r"], zoo.run(last_place, dict(truth.feeds))["r"]) > truth.tolerance
+    assert truth.check(last_place) is None
+    assert truth.check(changed(1e-5)) is not None
+
+
+def with_bad_step(place: str, change: Callable[[ir.Model], bool]) -> tuple[Step, ...]:
+    steps = list(FOLDING)
+    at = next(index for index, step in enumerate(steps) if step.name == place)
+    return (*steps[:at], Step("do harm", change), *steps[at:])
+
+
+def raise_bias(model: ir.Model) -> bool:
+    value = model.graph.initializers["c.b"]
+    value.const_value = ir.tensor(value.const_value.numpy() + np.float32(0.1), name="c.b")  # type: ignore[union-attr]
+    return True
+
+
+def fail(model: ir.Model) -> bool:
+    raise RuntimeError("no luck")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(raise_bias, r"step 'do harm': output 'r' moved by"), (fail, r"step 'do harm' \(no luck\)")],
+)
+def test_the_step_that_breaks_a_model_is_named(
+    change: Callable[[ir.Model], bool], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = zoo.Net()
+    padded = net.node("Pad", net.input(), net.constant("p", np.array([0, 0, 1, 1, 0, 0, 1, 1])), name="pad")
+    net.relu(net.batch_norm(net.conv(padded, "c", pads=0), "bn"), "r")
+    path = net.save(tmp_path / "m.onnx", "r")
+    for place in ("merge duplicates", "fold scales and shifts into Conv", "infer shapes again"):
+        bad = partial(normalise, steps=with_bad_step(place, change))
+        monkeypatch.setattr(_read, "normalise", bad)
+        with pytest.raises(ModelError, match=said):
+            read(path)
+
+
+def custom(tmp_path: Path) -> Path:
+    """A norm that could be folded, in a model with an operator of a domain that no runtime knows."""
+    net = zoo.Net()
+    bn = net.batch_norm(net.conv(net.input(), "c"), "bn")
+    net.nodes.append(helper.make_node("Odd", [bn], ["y"], name="odd", domain="somewhere.else"))
+    graph = helper.make_graph(
+        net.nodes,
+        "g",
+        [helper.make_tensor_value_info("x", net.type, ["N", 4, 8, 8])],
+        [helper.make_tensor_value_info("y", net.type, ["N", "C", "H", "W"])],
+        [numpy_helper.from_array(array, name) for name, array in net.weights.items()],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("somewhere.else", 1)]
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    return path
+
+
+def test_what_cannot_be_checked_is_not_folded(tmp_path: Path) -> None:
+    path = custom(tmp_path)
+    network = read(path)
+    assert [node.op_type for node in network.order] == ["Conv", "BatchNormalization", "Odd"]
+    assert network.steps == () and list(network.convs) == [0]
+    with pytest.raises(Unrunnable):
+        reference(ir.load(path), "m", [{"x": np.zeros((1, 4, 8, 8), "f4")}])
+
+
+def test_types_without_kernels_are_checked_by_the_reference_implementation(tmp_path: Path) -> None:
+    net = zoo.Net(dtype=np.float64)
+    path = net.save(tmp_path / "m.onnx", net.batch_norm(net.conv(net.input(), "c"), "bn"))
+    network = read(path)
+    assert [node.op_type for node in network.order] == ["Conv"]
+    assert network.convs[0].weight.dtype == np.float64
