@@ -68,7 +68,7 @@ def _path(network: Network, region: Region) -> list[tuple[int, int | None]] | No
     while position < region.stop:
         cell = network.cells.get(position)
         if position in network.convs:
-            if network.order[position].inputs[0] is not value:
+            if network.order[position].inputs[0] is not value or (len(path) > 1 and not _depthwise(network, path[-1][0])):
                 return None
             path.append((position, None))
             position += 1
@@ -84,7 +84,11 @@ def _path(network: Network, region: Region) -> list[tuple[int, int | None]] | No
     if len(path) < 2 or path[-1][0] != region.stop - 1:
         return None
     convs = [network.convs[position] for position, _ in path]
-    inner = all(c.groups == c.channels_in == c.channels_out for c in convs[1:-1])
     dense = convs[0].groups == 1 and convs[-1].groups == 1
     plain = all(d == 1 for c in convs for d in c.dilation)
-    return path if inner and dense and plain else None
+    return path if dense and plain else None
+
+
+def _depthwise(network: Network, position: int) -> bool:
+    conv = network.convs[position]
+    return conv.groups == conv.channels_in == conv.channels_out

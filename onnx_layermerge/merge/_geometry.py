@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 __all__ = ["Geometry"]
 
@@ -34,8 +35,10 @@ class Geometry:
 
     def __post_init__(self) -> None:
         for name in ("kernel", "stride", "pad_begin", "pad_end"):
-            values = tuple(int(value) for value in getattr(self, name))
-            object.__setattr__(self, name, values)  # plain ints, whatever came in: hashable and JSON-ready
+            values = getattr(self, name)
+            if type(values) is not tuple or any(type(value) is not int for value in values):
+                values = tuple(int(value) for value in values)
+                object.__setattr__(self, name, values)  # plain ints, whatever came in: hashable and JSON-ready
             least = 0 if name.startswith("pad") else 1
             if len(values) != len(self.kernel) or not values or min(values) < least:
                 raise ValueError(
@@ -52,7 +55,7 @@ class Geometry:
         """Number of spatial dimensions."""
         return len(self.kernel)
 
-    @property
+    @cached_property
     def slack(self) -> tuple[int, ...]:
         """c = pad_begin + pad_end − kernel: with the stride, all that the output size depends on."""
         return tuple(p + q - k for p, q, k in zip(self.pad_begin, self.pad_end, self.kernel, strict=True))
