@@ -8,11 +8,20 @@ Reshape·InstanceNormalization·Reshape.  It is kept whole or removed whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from onnx_layermerge.graph._operators import ACTIVATIONS, JOINS, closed_reason, computed_inputs, keeps_shape, same_shape
+from onnx_layermerge.graph._operators import (
+    ACTIVATIONS,
+    JOINS,
+    closed_reason,
+    computed_inputs,
+    dims_of,
+    keeps_shape,
+    same_shape,
+)
 
 if TYPE_CHECKING:
     from onnx_layermerge.graph._network import Network
@@ -122,8 +131,8 @@ def _with_scale(network: Network, start: int, stop: int) -> int:
     while stop - start > 1 and stop < len(network.order):
         node, value = network.order[stop], network.order[stop - 1].outputs[0]
         scale = node.op_type in ("Mul", "Div") and computed_inputs(node) == [value] and keeps_shape(node)
-        numbers = [v.const_value for v in node.inputs if v is not None and v.const_value is not None]
-        if not scale or network.users(value) != [stop] or any(number.size != 1 for number in numbers):
+        numbers = [dims_of(v) for v in node.inputs if v is not None and v.const_value is not None]
+        if not scale or network.users(value) != [stop] or any(prod(dims) != 1 for dims in numbers):
             break
         stop += 1
     return stop

@@ -7,6 +7,7 @@ the data.  Whether a stretch of open operators is worth anything is decided wher
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -14,7 +15,17 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     from onnx_layermerge.graph._network import Network
 
-__all__ = ["ACTIVATIONS", "JOINS", "alone_reason", "closed_reason", "computed_inputs", "is_vector", "keeps_shape"]
+__all__ = [
+    "ACTIVATIONS",
+    "JOINS",
+    "alone_reason",
+    "closed_reason",
+    "computed_inputs",
+    "dims_of",
+    "is_vector",
+    "keeps_shape",
+    "same_shape",
+]
 
 ACTIVATIONS = frozenset(
     (
@@ -114,11 +125,20 @@ def keeps_shape(node: ir.Node) -> bool:
     if node.op_type not in JOINS:
         return False
     value, out = computed[0], node.outputs[0]
-    constants = [v.const_value for v in node.inputs if v is not None and v.const_value is not None]
-    if all(constant.size == 1 for constant in constants):
-        rank = None if value.shape is None else len(value.shape)
-        return all(len(constant.shape) <= (rank if rank is not None else 1) for constant in constants)
+    constants = [dims_of(v) for v in node.inputs if v is not None and v.const_value is not None]
+    if all(prod(dims) == 1 for dims in constants):
+        rank = 1 if value.shape is None else len(value.shape)
+        return all(len(dims) <= rank for dims in constants)
     return same_shape(value, out)
+
+
+def dims_of(constant: ir.Value) -> list[int]:
+    """The shape of a constant; the value's own where it is noted, as a tensor may build it anew at every question."""
+    noted = [] if constant.shape is None else list(constant.shape)
+    if constant.shape is not None and all(isinstance(dim, int) for dim in noted):
+        return [int(dim) for dim in noted]  # type: ignore[arg-type]
+    tensor = constant.const_value
+    return [] if tensor is None else [int(dim) for dim in tensor.shape]  # type: ignore[arg-type]
 
 
 def same_shape(one: ir.Value, two: ir.Value) -> bool:
