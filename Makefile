@@ -6,7 +6,7 @@ SPEEDUP ?= 1.5
 # pip's own settings of the machine (mirrors, proxies) apply; nothing here names an index.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test lint models train bench lock clean
+.PHONY: help demo test lint models train bench zoo lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ train: $(VENV)/.torch  ## train the demo network anew (about ten minutes)
 
 bench: $(VENV)/.dev  ## the table of the main job (about half an hour)
 	@$(BIN)/python benchmarks/main_job.py
+
+zoo: $(VENV)/.torch  ## export well-known networks and list what can be replaced in them (ZOO=--compress: and do it)
+	@$(BIN)/python benchmarks/zoo/run.py $(ZOO)
 
 lock:  ## resolve the dependencies anew (needs uv)
 	@for name in build run dev; do \

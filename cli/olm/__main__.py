@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 
@@ -15,6 +16,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without × must not turn a result into a fault
             stream.reconfigure(errors="replace")
+    # Graphs are many small objects that live until the end; looking through them again and again is a fifth of reading.
+    gc.set_threshold(100_000, 50, 50)
     olm(prog_name="olm")
 
 

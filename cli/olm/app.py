@@ -9,6 +9,7 @@ from olm.commands.doctor import doctor
 from olm.commands.inspect import inspect
 from olm.commands.plan import plan
 from olm.commands.profile import profile
+from olm.commands.profiles import profiles
 from olm.commands.verify import verify
 from olm.errors import GuardedGroup, version
 
@@ -45,5 +46,5 @@ def olm(ctx: click.Context) -> None:
         ctx.exit(2)
 
 
-for command in (inspect, profile, plan, compress, verify, doctor):
+for command in (inspect, profile, plan, compress, verify, profiles, doctor):
     olm.add_command(command)

@@ -68,7 +68,7 @@ class Live:
         self.display = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(20),
+            BarColumn(10),  # what is at hand needs the room more
             TextColumn("{task.fields[count]}", markup=False, justify="right"),
             _Time(),
             TextColumn("{task.fields[what]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),

@@ -5,20 +5,59 @@ from onnx_layermerge.flow._doctor import Check, doctor
 from onnx_layermerge.flow._inspect import Inspection, inspect
 from onnx_layermerge.flow._plan import FrontierPoint, PlanReport, plan
 from onnx_layermerge.flow._prepare import Progress
-from onnx_layermerge.flow._profile import ProfileReport, profile
+from onnx_layermerge.flow._profile import Held, Overview, ProfileReport, overview, profile
+from onnx_layermerge.flow._profiles import (
+    diff_tables,
+    export_table,
+    import_table,
+    list_table,
+    merge_tables,
+    prune_table,
+    show_table,
+)
+from onnx_layermerge.flow._table_reports import (
+    Change,
+    DeviceSummary,
+    EntryLine,
+    TableContent,
+    TableDiff,
+    TableExport,
+    TableMerge,
+    TablePrune,
+    TableSummary,
+)
 from onnx_layermerge.flow._verify import verify
 
 __all__ = [
+    "Change",
     "Check",
+    "DeviceSummary",
+    "EntryLine",
     "FrontierPoint",
+    "Held",
     "Inspection",
+    "Overview",
     "PlanReport",
     "ProfileReport",
     "Progress",
+    "TableContent",
+    "TableDiff",
+    "TableExport",
+    "TableMerge",
+    "TablePrune",
+    "TableSummary",
     "compress",
+    "diff_tables",
     "doctor",
+    "export_table",
+    "import_table",
     "inspect",
+    "list_table",
+    "merge_tables",
+    "overview",
     "plan",
     "profile",
+    "prune_table",
+    "show_table",
     "verify",
 ]

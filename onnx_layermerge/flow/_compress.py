@@ -15,6 +15,7 @@ from onnx_layermerge.flow._data import NO_DATA, noise, open_data
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Progress, check_speedup, latencies, prepare, quiet, useful
 from onnx_layermerge.flow._rank import loss_bases, scored
+from onnx_layermerge.flow._recorded import MISMATCH, mismatch, recorded
 from onnx_layermerge.graph import Session, check_target, load_runnable, narrow, to_bytes, write
 from onnx_layermerge.importance import collect
 from onnx_layermerge.latency import LatencyTable, open_backend
@@ -42,6 +43,7 @@ def compress(
     device: str = "cpu",
     backend: str = "onnxruntime",
     profile: str | Path | None = None,
+    allow_mismatch: bool = False,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
     refit_mode: str = "off",
@@ -57,8 +59,10 @@ def compress(
         samples: at most this many of each source are used.
         method: "olm", "drop", or "layermerge" (the paper's algebraic merges without its training).
         profile: latency table; None is the user's own.
+        allow_mismatch: plan with the times of another device where ``profile`` knows only that one; the output's
+            metadata say so, and the result is measured here all the same.
         refit_mode: "off", or "auto": re-solve kept convolutions when validation gains a tenth by it.
-        rivals: how many plans are built and compared.
+        rivals: how many plans are built and compared; 1 takes the program's own by the first measure of loss.
 
     Returns:
         The report; the file at ``output`` is complete.
@@ -76,6 +80,7 @@ def compress(
         raise UsageError("--val decides between fitted plans and needs --calib beside it.")
     target = check_target(output, not_over=input)
     opened = open_backend(backend, device)
+    other = mismatch(profile, opened.describe(), allow=allow_mismatch)
     prepared = prepare(input, method=method, fitting=calib is not None, shapes=shapes, batch=batch, progress=progress)
     network = prepared.network
     warnings: list[str] = []
@@ -97,7 +102,11 @@ def compress(
     clock.mark("read")
     original = load_runnable(input)
     with LatencyTable.open(profile) as table:
-        timed = latencies(prepared, opened, table, seed=seed, progress=progress)
+        if other is None:
+            timed = latencies(prepared, opened, table, seed=seed, progress=progress)
+        else:
+            timed = recorded(prepared, other, table).timed
+            warnings.append(MISMATCH.format(other=other.text(), here=opened.describe().text()))
         warnings += timed.warnings
         clock.mark("time blocks")
         candidates = useful(prepared, timed)
@@ -105,7 +114,7 @@ def compress(
         clock.mark("score blocks")
         loop = Loop(prepared, timed, opened, table, progress)
         bases = loss_bases(candidates, scores, timed)
-        if method == "layermerge":
+        if method == "layermerge" or rivals == 1:
             bases, rivals = {"kl": bases["kl"]}, 1
         run = Run(prepared, opened, table, loop, fit_data, validation, seed, progress, to_bytes(original))
         origin = {
@@ -116,6 +125,7 @@ def compress(
             "seed": str(seed),
             "input.sha256": network.digest,
             "calibration.sha256": digest,
+            **({} if other is None else {"profile.mismatch": other.text()}),
         }
         chosen = choose(run, bases, speedup, count=rivals, refitting=refit_mode == "auto", origin=origin)
     clock.mark("build and verify")

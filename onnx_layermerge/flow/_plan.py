@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_layermerge.data import Calibration, ImageOptions
+from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.flow._data import NO_DATA, noise, open_data
-from onnx_layermerge.flow._prepare import Progress, latencies, prepare, quiet, useful
+from onnx_layermerge.flow._prepare import Prepared, Progress, Timed, latencies, prepare, quiet, useful
 from onnx_layermerge.flow._rank import loss_bases, scored
-from onnx_layermerge.latency import LatencyTable, open_backend
+from onnx_layermerge.flow._recorded import MISMATCH, mismatch, named, recorded, substitute
+from onnx_layermerge.latency import Backend, DeviceKey, LatencyTable, open_backend
 from onnx_layermerge.plan import solve
 
 __all__ = ["FrontierPoint", "PlanReport", "plan"]
@@ -27,7 +29,12 @@ class FrontierPoint:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """The whole frontier of one model on one device; predicted, not measured."""
+    """The whole frontier of one model on one device; predicted, not measured.
+
+    ``device`` is the one that the times are from.  With ``table_only`` nothing was timed here, and ``missing_blocks``
+    counts the candidates that the table knows too little of.  ``mismatch`` is this machine's own key where another
+    device's times stand in for it.
+    """
 
     input: str
     device: str
@@ -38,6 +45,26 @@ class PlanReport:
     timed_blocks: int
     reused_blocks: int
     warnings: tuple[str, ...]
+    table_only: bool = False
+    missing_blocks: int = 0
+    mismatch: str | None = None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the times come from: ``backend`` measures them and the table remembers, or (None) the table alone."""
+
+    device: DeviceKey
+    backend: Backend | None
+    mismatch: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def times(self, prepared: Prepared, table: LatencyTable, seed: int, progress: Progress) -> tuple[Timed, int]:
+        """Savings, and how many candidates the table alone knows too little of."""
+        if self.backend is not None:
+            return latencies(prepared, self.backend, table, seed=seed, progress=progress), 0
+        found = recorded(prepared, self.device, table)
+        return found.timed, found.missing
 
 
 def plan(
@@ -52,17 +79,28 @@ def plan(
     profile: str | Path | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
+    from_table: str | None = None,
+    allow_mismatch: bool = False,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> PlanReport:
     """Predicted speed-up against expected loss for every plan worth having; arguments as for ``compress``.
 
+    With a ``profile`` whose device is not on this machine, the table alone is read and nothing is timed.
+
+    Args:
+        from_table: read the table alone in any case, for the device that these words mean (a part of its key or
+            digest; "" is the table's only one).
+        allow_mismatch: take the times of the table's device for this one's, where it holds no others.
+
     Raises:
-        OlmError: with one sentence and an exit code.
+        OlmError: with one sentence and an exit code; ProfileError where ``profile`` knows other devices only.
     """
-    opened = open_backend(backend, device)
+    if from_table is not None and allow_mismatch:
+        raise UsageError("--from-table names the device itself; leave out --allow-mismatch.")
+    source = _source(profile, backend, device, from_table, allow_mismatch)
     prepared = prepare(input, method=method, fitting=calib is not None, shapes=shapes, batch=batch, progress=progress)
-    options, warnings = images or ImageOptions(), []
+    options, warnings = images or ImageOptions(), list(source.warnings)
     fit_data: Calibration | None = None
     if calib is None:
         warnings.append(NO_DATA)
@@ -71,8 +109,8 @@ def plan(
         data = open_data(prepared, calib, options, samples, seed)
         warnings += data.warnings
         fit_data, validation = data.split(0.25, seed)
-    with LatencyTable.open(profile) as table:
-        timed = latencies(prepared, opened, table, seed=seed, progress=progress)
+    with LatencyTable.open(profile, create=source.backend is not None) as table:
+        timed, missing = source.times(prepared, table, seed, progress)
     candidates = useful(prepared, timed)
     scores = scored(prepared, candidates, fit_data, validation, seed=seed, progress=progress)
     bases = loss_bases(candidates, scores, timed)
@@ -87,7 +125,7 @@ def plan(
 
     return PlanReport(
         input=str(input),
-        device=opened.describe().text(),
+        device=source.device.text(),
         basis=best,
         base_ms=timed.base_s * 1e3,
         points=points(best),
@@ -95,4 +133,29 @@ def plan(
         timed_blocks=timed.timed,
         reused_blocks=timed.reused,
         warnings=(*warnings, *timed.warnings),
+        table_only=source.backend is None,
+        missing_blocks=missing,
+        mismatch=source.mismatch,
     )
+
+
+def _source(
+    profile: str | Path | None, backend: str, device: str, from_table: str | None, allow_mismatch: bool
+) -> _Source:
+    """Decide before any work is done, and without making a table where there is none."""
+    if from_table is not None:
+        with LatencyTable.open(profile, create=False) as table:
+            return _Source(named(table, from_table), None)
+    try:
+        opened = open_backend(backend, device)
+    except DeviceError as refused:
+        if profile is None or not Path(profile).exists():
+            raise
+        with LatencyTable.open(profile) as table:
+            key = substitute(table, backend, device, refused)
+        return _Source(key, None, warnings=(f"planned from {profile} alone, for {key.text()}: {refused}",))
+    here = opened.describe()
+    other = mismatch(profile, here, allow=allow_mismatch)
+    if other is None:
+        return _Source(here, opened)
+    return _Source(other, None, here.text(), (MISMATCH.format(other=other.text(), here=here.text()),))

@@ -10,17 +10,20 @@
 5. On a CPU the unit is the **CPU time of the process**, with one thread; wall time stands beside.
 6. Every number goes into a `LatencyTable` under a key of block and `DeviceKey` the moment it is
    there, and nothing is timed twice (`fill`).
+7. Blocks are timed in a process of their own: a crash or a hang is the recorded failure of one block.
+8. What is too slow to be of use is given up after a look and recorded as a `Bound`.
 """
 
 from __future__ import annotations
 
 from onnx_layermerge.latency._device import PROTOCOL_VERSION, DeviceKey
-from onnx_layermerge.latency._fill import fill
+from onnx_layermerge.latency._fill import answers, fill
 from onnx_layermerge.latency._interleave import interleave, measure
-from onnx_layermerge.latency._json_form import Entry
+from onnx_layermerge.latency._json_form import Entry, Pair, Section, time_text
+from onnx_layermerge.latency._manage import Counts, differs, listed, select
 from onnx_layermerge.latency._protocol import BlockSpec, slopes
 from onnx_layermerge.latency._sampling import Clock, Instant, Progress, cpu_clock
-from onnx_layermerge.latency._statistics import Failure, Measurement, Ratio, StopReason
+from onnx_layermerge.latency._statistics import Bound, Failure, Measurement, Ratio, StopReason, Value
 from onnx_layermerge.latency._table import LatencyTable, default_path
 from onnx_layermerge.latency.backends import (
     Backend,
@@ -35,23 +38,33 @@ __all__ = [
     "Backend",
     "BackendStatus",
     "BlockSpec",
+    "Bound",
     "Clock",
+    "Counts",
     "DeviceKey",
     "Entry",
     "Failure",
     "Instant",
     "LatencyTable",
     "Measurement",
+    "Pair",
     "Progress",
     "Ratio",
     "Runnable",
+    "Section",
     "StopReason",
+    "Value",
+    "answers",
     "available_backends",
     "cpu_clock",
     "default_path",
+    "differs",
     "fill",
     "interleave",
+    "listed",
     "measure",
     "open_backend",
+    "select",
     "slopes",
+    "time_text",
 ]

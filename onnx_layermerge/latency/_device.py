@@ -30,6 +30,9 @@ class DeviceKey:
     protocol: int = PROTOCOL_VERSION
     driver: str = ""
     """Driver version where there is one; empty on a CPU."""
+    settings: str = ""
+    """Settings of the backend that change a time and are not its only way here, as ``name=value``, sorted, joined by
+    spaces (streams, graphs, an optimization level); empty where the version and the protocol fix them all."""
 
     def text(self) -> str:
         """One canonical line for people, used whenever two keys have to be shown side by side."""
@@ -38,9 +41,14 @@ class DeviceKey:
             parts.append(f"driver {self.driver}")
         if self.threads:
             parts.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
+        if self.settings:
+            parts.append(self.settings)
         return " / ".join([*parts, self.precision, f"protocol {self.protocol}"])
 
     def digest(self) -> str:
         """16 hexadecimal digits over all fields, stable between runs and Python versions."""
-        fields = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        values = dataclasses.asdict(self)
+        if not self.settings:
+            del values["settings"]  # tables are older than this field: what has none keeps its digest
+        fields = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(fields.encode()).hexdigest()[:16]

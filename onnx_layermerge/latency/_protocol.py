@@ -10,13 +10,22 @@ and all that does not grow with R cancels. Each round contributes one slope, fro
 run directly after one another (so that slow drift cancels too); the cost is the median of the
 slopes. The blocks of a group are taken in a new random order every round, and an anchor is timed
 once a round: should the machine itself become slower or faster, the anchor shows it.
+
+A block may come with a ceiling, the cost above which nobody wants it. `LOOK` samples that all lie
+above it settle the block as a `Bound`: the least of n samples is below the true median with
+probability 1 - 2**-n, 97 % for n = 5, whatever their distribution. Two samples are enough when
+both are above `FAR` times the ceiling.
+
+Not applicable here: the warning that a block is bound by launches, not by compute (submitting takes
+over 0.8 of the compute time). On a CPU, submitting a kernel and computing it are the same thread.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sized
 
 import numpy as np
 
@@ -33,10 +42,11 @@ from onnx_layermerge.latency._sampling import (
 )
 from onnx_layermerge.latency._statistics import (
     FEWEST_ROUNDS,
+    Bound,
     Failure,
-    Measurement,
     StopReason,
     StopRule,
+    Value,
     median,
     median_interval,
     summarize,
@@ -47,6 +57,10 @@ R1, R2 = 1, 3
 GROUP_BYTES = 256 << 20
 """Model bytes of the sessions held at once; the weights live about twice in memory."""
 DRIFT_TOLERANCE = 0.03
+LOOK = 5
+FAR = 2.0
+
+Store = Callable[["BlockSpec", Value], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +75,8 @@ class BlockSpec:
     """ONNX bytes of a model with the given number of copies, in series, with distinct weights."""
     shapes: Callable[[int], Mapping[str, tuple[int, ...]]]
     """Input name -> shape, for that number of copies."""
+    ceiling_s: float = math.inf
+    """A cost above this need not be known: a `Bound` is enough."""
 
 
 class _Live:
@@ -82,9 +98,7 @@ class _Live:
             model = self.spec.build(copies)
             self.model_bytes += len(model)
             self.runnables.append(backend.build(model, self.spec.shapes(copies)))
-        self.once_s, _ = (
-            warm_up(r, clock, least_s=warm_up_s, least_runs=3, settle=0) for r in self.runnables
-        )
+        self.once_s, _ = (warm_up(r, clock, least_s=warm_up_s, least_runs=2, settle=0) for r in self.runnables)
         self.repeats = repeats_for(self.once_s)
 
     def round(self, clock: Clock) -> None:
@@ -98,7 +112,16 @@ class _Live:
         self.walls.append((t2.wall_s - t1.wall_s) / (R2 - R1))
         self.spent_s += clock().wall_s - start
 
-    def result(self, reason: StopReason) -> Measurement | Failure:
+    def bound(self) -> Bound | None:
+        """What the look has shown, if that is more than the ceiling."""
+        n, ceiling_s = len(self.slopes), self.spec.ceiling_s
+        if 2 <= n <= LOOK:
+            least = min(self.slopes)
+            if least > (ceiling_s if n == LOOK else FAR * ceiling_s):
+                return Bound(least, n)
+        return None
+
+    def result(self, reason: StopReason) -> Value:
         if median_interval(sorted(self.slopes))[1] < 0:
             return Failure(f"{R2} copies of the block ran faster than {R1}, so it has no cost of its own")
         return summarize(self.slopes, self.walls, reason)
@@ -158,60 +181,79 @@ class _Profiler:
 
     def __init__(
         self,
-        blocks: Sequence[BlockSpec],
+        blocks: Iterable[BlockSpec | None],
+        total: int,
         backend: Backend,
         rule: StopRule,
         clock: Clock,
         warm_up_s: float,
+        stop_s: float,
         rng: np.random.Generator,
         progress: Progress,
-        store: Callable[[BlockSpec, Measurement | Failure], None] | None,
+        store: Store,
+        hand: Callable[[str | None], None],
     ) -> None:
-        self._waiting = list({spec.key: spec for spec in blocks}.values())
-        self._blocks = len(self._waiting)
+        self._waiting, self._total, self._ended = iter(blocks), total, False
         self._live: list[_Live] = []
         self._backend, self._rule, self._clock, self._warm_up_s = backend, rule, clock, warm_up_s
-        self._rng, self._progress, self._store = rng, progress, store
+        self._stop_s, self._rng, self._progress, self._store, self._hand = stop_s, rng, progress, store, hand
         self.anchor: _Anchor | None = None
-        self.results: dict[str, Measurement | Failure] = {}
+        self._anchor_key = ""
+        self._seen: set[str] = set()
+        self.results: dict[str, Value] = {}
 
     def load_group(self, most: int) -> bool:
-        """Load the next blocks, up to the limits; False when none is left."""
+        """Load the next blocks, up to the limits or to a mark; False when there is nothing more to do."""
         held = 0
-        while self._waiting and len(self._live) < most and held < GROUP_BYTES:
-            item = _Live(self._waiting.pop(0), self._rng)
-            self.show(f"building {item.spec.label}")
-            self._live.append(item)  # before loading, so that close() finds half of a block too
+        while not self._ended and len(self._live) < most and held < GROUP_BYTES:
             try:
-                item.load(self._backend, self._clock, self._warm_up_s)
-            except ModelError as error:
-                self._settle(item, Failure(str(error)))
-            else:
-                held += item.model_bytes
+                if self._late():
+                    raise StopIteration
+                spec = next(self._waiting)
+            except StopIteration:
+                self._ended = True
+                break
+            if spec is None and self._live:
+                break
+            if spec is not None and spec.key not in self._seen:
+                held += self._load(spec)
         if self.anchor is None and self._live:
             # The middle one: cheap enough to repeat, long enough to show a change.
-            middle = sorted(self._live, key=lambda item: item.once_s)[len(self._live) // 2]
+            middle = sorted(self._live, key=lambda item: item.once_s)[len(self._live) // 2].spec
+            self._hand(middle.key)
             with contextlib.suppress(ModelError):
-                self.anchor = _Anchor(middle.spec, self._backend, self._clock, 10 * self._warm_up_s)
+                self.anchor = _Anchor(middle, self._backend, self._clock, 10 * self._warm_up_s)
+                self._anchor_key = middle.key
+            self._hand(None)
         if self.anchor is not None:
             self.anchor.new_group()
-        return bool(self._live)
+        return bool(self._live) or not self._ended
 
     def round(self) -> bool:
         """Take one more slope of every block that is not settled; False when all are."""
-        if self.anchor is not None:
+        if self.anchor is not None and self._live:
+            self._hand(self._anchor_key)
             self.anchor.round()
         for index in self._rng.permutation(len(self._live)):
+            if self._late():
+                break
             item = self._live[index]
+            self._hand(item.spec.key)
             try:
                 item.round(self._clock)
             except ModelError as error:
-                self._settle(item, Failure(str(error)), keep=True)
+                self._settle(item, Failure(str(error)))
                 continue
+            bound = item.bound()
             reason = self._rule.verdict(item.slopes, item.spent_s)
-            if reason is not None:
-                self._settle(item, item.result(reason), keep=True)
-            self.show(f"timing blocks, {len(self.results)} of {self._blocks} done")
+            if bound is not None:
+                self._settle(item, bound)
+            elif reason is not None:
+                self._settle(item, item.result(reason))
+            self.show(f"timing {item.spec.label}")
+        self._hand(None)
+        if self._late():
+            self._give_up()
         self._live = [item for item in self._live if item.spec.key not in self.results]
         return bool(self._live)
 
@@ -221,68 +263,119 @@ class _Profiler:
         if self.anchor is not None:
             self.anchor.close()
 
-    def _settle(self, item: _Live, result: Measurement | Failure, *, keep: bool = False) -> None:
-        item.close()
-        if not keep:  # while a round walks over the list, its length must stay
-            self._live.remove(item)
-        self.results[item.spec.key] = result
-        if self._store is not None:
-            self._store(item.spec, result)
-
     def show(self, what: str) -> None:
         """Report progress, in steps over all blocks."""
         # A block is worth one step for loading and one for each of the rounds it needs at least.
         each = 1 + self._rule.min_n
         pending = (x for x in self._live if x.spec.key not in self.results)
         done = sum(min(1 + len(x.slopes), each - 1) for x in pending)
-        self._progress(len(self.results) * each + done, self._blocks * each, what)
+        self._progress(len(self.results) * each + done, self._total * each, what)
+
+    def _load(self, spec: BlockSpec) -> int:
+        """Make the block live; bytes of its models (0: it failed)."""
+        self._seen.add(spec.key)
+        item = _Live(spec, self._rng)
+        self.show(f"building {spec.label}")
+        self._hand(spec.key)
+        self._live.append(item)  # before loading, so that close() finds half of a block too
+        try:
+            item.load(self._backend, self._clock, self._warm_up_s)
+        except ModelError as error:
+            self._settle(item, Failure(str(error)))
+            self._live.remove(item)
+            return 0
+        self._hand(None)
+        return item.model_bytes
+
+    def _settle(self, item: _Live, result: Value) -> None:
+        item.close()
+        self.results[item.spec.key] = result
+        self._store(item.spec, result)
+
+    def _late(self) -> bool:
+        return self._clock().wall_s >= self._stop_s
+
+    def _give_up(self) -> None:
+        """Out of time: keep what has an interval, drop the rest."""
+        self._ended = True
+        for item in self._live:
+            if item.spec.key not in self.results:
+                if len(item.slopes) >= FEWEST_ROUNDS:
+                    self._settle(item, item.result("cap"))
+                item.close()
+        self._live = []
 
 
 def slopes(
-    blocks: Sequence[BlockSpec],
+    blocks: Iterable[BlockSpec | None],
     backend: Backend,
     *,
     cap_s: float = 0.6,
     floor_s: float = 0.0,
     target: float = 0.01,
-    min_rounds: int = 20,
+    min_rounds: int = 30,
     max_rounds: int = 60,
+    floor_rounds: int | None = None,
     group: int = 24,
     warm_up_s: float = 0.01,
+    budget_s: float = math.inf,
     seed: int = 0,
+    total: int | None = None,
     clock: Clock = cpu_clock,
     progress: Progress = no_progress,
-    store: Callable[[BlockSpec, Measurement | Failure], None] | None = None,
+    store: Store | None = None,
     warn: Callable[[str], None] | None = None,
-) -> dict[str, Measurement | Failure]:
+    hand: Callable[[str | None], None] | None = None,
+) -> dict[str, Value]:
     """Time every block on the backend; blocks with the same key are timed once.
 
     Args:
+        blocks: read one by one, whenever there is room for the next, so that an iterator may decide by
+            what was stored before; None in it is a mark: all before it is settled before it goes on.
         cap_s: wall seconds for the timed rounds of one block.
         floor_s: half-width in seconds that is precise enough however cheap the block is; a small
             share of the whole network's time is a good choice.
         target: half-width relative to the cost that is precise enough.
         min_rounds, max_rounds: bounds of the rounds per block, 6 <= min <= max.
+        floor_rounds: rounds from which on the floor is judged, 6 <= floor <= min; None is `min_rounds`.
         group: blocks loaded at once at most (fewer when their weights are large).
         warm_up_s: wall seconds that each model runs before it is timed.
+        budget_s: wall seconds after which nothing is begun any more; what has an interval by then is
+            stored with stop reason ``cap``, what has none is left out.
         seed: of the orders.
+        total: how many blocks there may be, for the progress; None counts them where that is possible.
         store: called with each result as soon as it is there, so that a crash loses none.
         warn: called with one sentence if the machine's speed changed on the way.
+        hand: called with the key of the block that is about to be built or run, and with None after.
 
     Returns:
-        Key -> cost in seconds, or the reason why the backend could not build or run the block.
+        Key -> cost in seconds, or that it is above the block's ceiling, or the reason why the backend
+        could not build or run the block.
 
     Raises:
         DeviceError: the device was lost.
         UsageError: the bounds make no sense.
     """
-    rule = StopRule(min_rounds, max_rounds, cap_s, target, floor_s)
+    rule = StopRule(min_rounds, max_rounds, cap_s, target, floor_s, floor_rounds)
     if group < 1:
         raise UsageError("A group needs at least one block.")
-    if not blocks:
+    if isinstance(blocks, Sized) and not len(blocks):
         return {}
-    rng = np.random.default_rng(seed)
-    profiler = _Profiler(blocks, backend, rule, clock, warm_up_s, rng, progress, store)
+    if total is None:
+        total = len({spec.key for spec in blocks if spec is not None}) if isinstance(blocks, Sized) else 0
+    profiler = _Profiler(
+        blocks,
+        total,
+        backend,
+        rule,
+        clock,
+        warm_up_s,
+        clock().wall_s + budget_s,
+        np.random.default_rng(seed),
+        progress,
+        store or (lambda spec, value: None),
+        hand or (lambda key: None),
+    )
     with contextlib.closing(profiler):
         while profiler.load_group(group):
             while profiler.round():

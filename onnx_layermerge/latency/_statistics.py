@@ -58,6 +58,23 @@ class Failure:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bound:
+    """A block that takes longer than anybody there could use: given up after a look, never a measurement.
+
+    It says that the cost is not below ``at_least_s``, and nothing else.
+    """
+
+    at_least_s: float
+    """Least of the samples, in seconds: below the true median with probability 1 - 2**-n."""
+    n: int
+    """Samples taken."""
+
+
+Value = Measurement | Failure | Bound
+"""What the table holds for a block."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Ratio:
     """Speed-up of b over a, from interleaved runs: median over rounds of (a's time / b's time)."""
 
@@ -86,10 +103,12 @@ class StopRule:
     """Wanted half-width of the 95 % interval, relative to the median."""
     floor_s: float = 0.0
     """Half-width, in the samples' unit, below which more precision is of no use to the caller."""
+    floor_n: int | None = None
+    """Samples from which on the floor is judged; None is `min_n`."""
 
     def __post_init__(self) -> None:
-        if not FEWEST_ROUNDS <= self.min_n <= self.max_n:
-            raise UsageError(f"A measurement needs {FEWEST_ROUNDS} <= min rounds <= max rounds.")
+        if not FEWEST_ROUNDS <= (self.floor_n or self.min_n) <= self.min_n <= self.max_n:
+            raise UsageError(f"A measurement needs {FEWEST_ROUNDS} <= floor rounds <= min rounds <= max rounds.")
         if not (self.cap_s > 0 and self.target >= 0 and self.floor_s >= 0):
             raise UsageError("The time cap must be positive, the wanted half-widths not negative.")
 
@@ -102,11 +121,11 @@ class StopRule:
         n = len(samples)
         if n < FEWEST_ROUNDS:
             return None
-        if n >= self.min_n and n % 2 == 0:
+        if n >= (self.floor_n or self.min_n) and n % 2 == 0:
             ordered = sorted(samples)
             low, high = median_interval(ordered)
             half_width = (high - low) / 2
-            if half_width <= self.target * abs(median(ordered)):
+            if n >= self.min_n and half_width <= self.target * abs(median(ordered)):
                 return "precise"
             if half_width <= self.floor_s:
                 return "floor"

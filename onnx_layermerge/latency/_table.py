@@ -11,10 +11,10 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import platformdirs
 
@@ -22,28 +22,13 @@ from onnx_layermerge.errors import OutputError, ProfileError
 from onnx_layermerge.latency import _json_form
 from onnx_layermerge.latency._device import DeviceKey
 from onnx_layermerge.latency._json_form import Entry, Pair, Section
+from onnx_layermerge.latency._manage import Counts, Outcome, Policy, expendable, narrower
 from onnx_layermerge.latency._records import decode_block, decode_device, decode_ratio, encode
-from onnx_layermerge.latency._statistics import Failure, Measurement, Ratio
+from onnx_layermerge.latency._schema import BUSY_MS, prepare, transaction, translated
+from onnx_layermerge.latency._statistics import Ratio, Value
 
-_APPLICATION_ID = 0x6F6C6D31  # "olm1", so that another program's database is not taken for ours
-_BUSY_MS = 30_000
-
-
-def _create(db: sqlite3.Connection) -> None:
-    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    db.execute("CREATE TABLE device (digest TEXT PRIMARY KEY, fields TEXT NOT NULL) WITHOUT ROWID")
-    db.execute(
-        "CREATE TABLE block (device TEXT NOT NULL REFERENCES device, key TEXT NOT NULL,"
-        " label TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID"
-    )
-    db.execute(
-        "CREATE TABLE pair (device TEXT NOT NULL REFERENCES device, key_a TEXT NOT NULL,"
-        " key_b TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (device, key_a, key_b)) WITHOUT ROWID"
-    )
-
-
-_MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_create]
-"""Step i takes a table of schema i to schema i + 1; a new file is schema 0."""
+_T = TypeVar("_T")
+_LATEST_S = 253402300799  # 31 December 9999, the last second that a date can name
 
 
 def default_path() -> Path:
@@ -63,30 +48,34 @@ class LatencyTable:
         self._seen: str | None = None
 
     @classmethod
-    def open(cls, path: Path | str | None = None) -> LatencyTable:
-        """Open a table, creating it if there is none; None stands for `default_path`.
+    def open(cls, path: Path | str | None = None, *, create: bool = True) -> LatencyTable:
+        """Open a table; None stands for `default_path`. If there is none it is created, unless `create` is false.
 
         Raises:
-            ProfileError: the file is no latency table, is damaged, or of a newer version.
+            ProfileError: the file is no latency table, is damaged, or of a newer version, or there is none.
             OutputError: the file cannot be created.
         """
+        named = path is not None
         path = default_path() if path is None else Path(path)
         if path.is_dir():
             raise ProfileError(f"{path} is a folder; name a file for the latency table.")
+        if not create and not path.exists():
+            other = "name another" if named else "name one with --profile"
+            raise ProfileError(f"There is no latency table {path}; make it with olm profile or {other}.")
         as_json = path.suffix.lower() == ".json"
-        if path == default_path():
+        if not named:
             with contextlib.suppress(OSError):  # if it fails, opening says so
                 path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.is_dir():
             raise OutputError(f"There is no folder {path.parent} for the latency table; create it first.")
-        with _translated(path):
+        with translated(path):
             # Autocommit: transactions are opened explicitly below, one per change.
             db = sqlite3.connect(
-                ":memory:" if as_json else path, timeout=_BUSY_MS / 1000, isolation_level=None
+                ":memory:" if as_json else path, timeout=BUSY_MS / 1000, isolation_level=None
             )
         table = cls(db, path, path if as_json else None)
         try:
-            table._prepare()
+            prepare(db, path)
             table._read_json_file()
         except BaseException:
             db.close()
@@ -110,35 +99,51 @@ class LatencyTable:
         """The file behind this table."""
         return self._path
 
+    def size_bytes(self) -> int:
+        """Bytes on the disk, with what SQLite still keeps beside the file; 0 before the first entry of a JSON file."""
+        files = [self._path, *(self._path.with_name(self._path.name + end) for end in ("-wal", "-shm"))]
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def get(self, device: DeviceKey, key: str) -> Entry | None:
         """Return the block's entry for exactly this device, or None."""
-        rows = self._read("SELECT label, value FROM block WHERE device = ? AND key = ?", device.digest(), key)
-        return _entry(key, *rows[0]) if rows else None
+        query = "SELECT key, label, value, at_s FROM block WHERE device = ? AND key = ?"
+        rows = self._read(query, device.digest(), key)
+        return _entry(*rows[0]) if rows else None
 
-    def put(self, device: DeviceKey, key: str, label: str, value: Measurement | Failure) -> None:
-        """Commit one block's measurement or failure, replacing an earlier one.
+    def put(self, device: DeviceKey, key: str, label: str, value: Value) -> Value:
+        """Commit one block's measurement, bound or failure, replacing an earlier one, and return it as it is stored.
+
+        Numbers are stored to seven significant digits.
 
         Raises:
-            ProfileError: a time is negative or not finite; the table stays as it was.
+            ProfileError: a time is negative, not finite or outside its interval; the table stays as it was.
         """
-        self._add([Section(device, (Entry(key, label, value),), ())], replace=True)
+        stored = decode_block(encode(value, f"block {key}"), f"block {key}")
+        self.merge([Section(device, (Entry(key, label, stored, _now_s()),), ())], "replace")
+        return stored
 
     def get_pair(self, device: DeviceKey, key_a: str, key_b: str) -> Ratio | None:
         """Return the measured speed-up of model `key_b` over model `key_a`, or None."""
-        query = "SELECT value FROM pair WHERE device = ? AND key_a = ? AND key_b = ?"
+        query = "SELECT key_a, key_b, value, at_s FROM pair WHERE device = ? AND key_a = ? AND key_b = ?"
         rows = self._read(query, device.digest(), key_a, key_b)
-        return decode_ratio(_parsed(rows[0][0]), f"models {key_a} and {key_b}") if rows else None
+        return _pair(*rows[0]).value if rows else None
 
-    def put_pair(self, device: DeviceKey, key_a: str, key_b: str, value: Ratio) -> None:
-        """Commit a comparison of two whole models, replacing an earlier one; errors as `put`."""
-        self._add([Section(device, (), (Pair(key_a, key_b, value),))], replace=True)
+    def put_pair(self, device: DeviceKey, key_a: str, key_b: str, value: Ratio) -> Ratio:
+        """Commit a comparison of two whole models, replacing an earlier one; value and errors as `put`."""
+        name = f"models {key_a} and {key_b}"
+        stored = decode_ratio(encode(value, name), name)
+        self.merge([Section(device, (), (Pair(key_a, key_b, stored, _now_s()),))], "replace")
+        return stored
 
     def entries(self, device: DeviceKey) -> dict[str, Entry]:
         """Return all blocks of the device by key, in the order of their keys."""
-        rows = self._read(
-            "SELECT key, label, value FROM block WHERE device = ? ORDER BY key", device.digest()
-        )
-        return {key: _entry(key, label, value) for key, label, value in rows}
+        query = "SELECT key, label, value, at_s FROM block WHERE device = ? ORDER BY key"
+        return {row[0]: _entry(*row) for row in self._read(query, device.digest())}
+
+    def pairs(self, device: DeviceKey) -> tuple[Pair, ...]:
+        """Return all comparisons of whole models on the device, in the order of their keys."""
+        query = "SELECT key_a, key_b, value, at_s FROM pair WHERE device = ? ORDER BY key_a, key_b"
+        return tuple(_pair(*row) for row in self._read(query, device.digest()))
 
     def devices(self) -> tuple[DeviceKey, ...]:
         """Return the devices that have entries, in the order of their text form."""
@@ -146,140 +151,194 @@ class LatencyTable:
         keys = (decode_device(_parsed(fields), f"device {digest}") for digest, fields in rows)
         return tuple(sorted(keys, key=lambda key: (key.text(), key.digest())))
 
-    def export_json(self, path: Path | str) -> None:
-        """Write all entries, sorted, to a JSON file that appears whole or not at all.
+    def sections(self, devices: Iterable[DeviceKey] | None = None) -> list[Section]:
+        """Return all that was measured on the given devices, by default on every one."""
+        chosen = self.devices() if devices is None else devices
+        return [Section(device, tuple(self.entries(device).values()), self.pairs(device)) for device in chosen]
+
+    def export_json(self, path: Path | str, devices: Sequence[DeviceKey] | None = None) -> None:
+        """Write all entries (or those of some devices), sorted, to a JSON file that appears whole or not at all.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        _json_form.write(self._sections(), Path(path))
+        _json_form.write(self.sections(devices), Path(path))
 
     def import_json(self, path: Path | str, *, replace: bool = False) -> int:
-        """Add the entries of an exported file in one transaction and return how many were new.
+        """Add the entries of an exported file in one transaction and return how many were new or replaced.
 
         Entries this table has already stay as they are, unless `replace` is set.
 
         Raises:
             ProfileError: the file is not a table or one of its entries is wrong; nothing is added.
         """
-        return self._add(_json_form.read(Path(path)), replace=replace)
+        counts = self.merge(_json_form.read(Path(path)), "replace" if replace else "keep")
+        return counts.added + counts.replaced
 
-    def _sections(self) -> list[Section]:
-        query = "SELECT key_a, key_b, value FROM pair WHERE device = ? ORDER BY key_a, key_b"
-        sections = []
-        for device in self.devices():
-            pairs = tuple(
-                Pair(a, b, decode_ratio(_parsed(value), f"models {a} and {b}"))
-                for a, b, value in self._read(query, device.digest())
-            )
-            sections.append(Section(device, tuple(self.entries(device).values()), pairs))
-        return sections
+    def merge(self, sections: Sequence[Section], policy: Policy) -> Counts:
+        """Add entries in one transaction; `policy` says which of two for the same block and device stays.
 
-    def _add(self, sections: list[Section], *, replace: bool) -> int:
-        verb = "INSERT OR REPLACE" if replace else "INSERT OR IGNORE"
+        Raises:
+            ProfileError: an entry is wrong; nothing is added.
+        """
         # Encoding checks the values, so it comes before the transaction.
-        devices = [(s.device.digest(), _text(s.device, "device")) for s in sections]
-        blocks = [
-            (s.device.digest(), e.key, e.label, _text(e.value, f"block {e.key}"))
-            for s in sections
-            for e in s.entries
-        ]
-        pairs = [
-            (s.device.digest(), p.key_a, p.key_b, _text(p.value, f"models {p.key_a} and {p.key_b}"))
-            for s in sections
-            for p in s.pairs
-        ]
-        with _translated(self._path), self._transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO device VALUES (?, ?)", devices)
-            added = db.executemany(f"{verb} INTO block VALUES (?, ?, ?, ?)", blocks).rowcount
-            added += db.executemany(f"{verb} INTO pair VALUES (?, ?, ?, ?)", pairs).rowcount
-        if self._json_path is not None:
+        rows = [_rows(section) for section in sections]
+
+        def change() -> Counts:
+            outcomes: list[Outcome] = []
+            for digest, fields, items in rows:
+                if items:
+                    insert = "INSERT OR IGNORE INTO device (digest, fields) VALUES (?, ?)"
+                    self._db.execute(insert, (digest, fields))
+                outcomes += [self._place(digest, row, policy) for row in items]
+            return Counts.of(outcomes)
+
+        return self._change(change)
+
+    def prune(
+        self,
+        *,
+        device: DeviceKey | None = None,
+        before_s: float | None = None,
+        failed: bool = False,
+        dry_run: bool = False,
+    ) -> list[Section]:
+        """Remove what meets all conditions given, in one transaction, and return it.
+
+        Args:
+            device: only what was measured there.
+            before_s: only what was measured before this time, seconds since 1970; what has no date stays.
+            failed: only failures.
+            dry_run: return the same and remove nothing.
+        """
+
+        def change() -> list[Section]:
+            gone = []
+            for section in self.sections(None if device is None else [device]):
+                entries = tuple(item for item in section.entries if expendable(item, before_s, failed))
+                pairs = tuple(item for item in section.pairs if expendable(item, before_s, failed))
+                if entries or pairs:
+                    gone.append(Section(section.device, entries, pairs))
+            for section in [] if dry_run else gone:
+                self._remove(section)
+            return gone
+
+        if dry_run:
+            return change()
+        gone = self._change(change)
+        if gone and self._json_path is None:
+            with contextlib.suppress(sqlite3.Error):  # gives the room back; another process may be reading
+                self._db.execute("VACUUM")
+        return gone
+
+    def _place(self, digest: str, row: _Row, policy: Policy) -> Outcome:
+        where = " AND ".join(f"{name} = ?" for name in ("device", *row.names))
+        query = f"SELECT {', '.join(row.columns)} FROM {row.table} WHERE {where}"
+        known = self._db.execute(query, (digest, *row.key)).fetchone()
+        if known is not None:
+            if known == row.values or (known[:-1] == row.values[:-1] and policy != "replace"):
+                return "same"
+            kept = policy == "keep" or (policy == "narrower" and not narrower(row.item, row.read(*row.key, *known)))
+            if kept:
+                return "kept"
+        names = ("device", *row.names, *row.columns)
+        insert = f"INSERT OR REPLACE INTO {row.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        self._db.execute(insert, (digest, *row.key, *row.values))
+        return "added" if known is None else "replaced"
+
+    def _remove(self, section: Section) -> None:
+        digest = section.device.digest()
+        for row in map(_row, _items(section)):
+            where = " AND ".join(f"{name} = ?" for name in ("device", *row.names))
+            self._db.execute(f"DELETE FROM {row.table} WHERE {where}", (digest, *row.key))
+        self._db.execute(
+            "DELETE FROM device WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM block WHERE device = ?1)"
+            " AND NOT EXISTS (SELECT 1 FROM pair WHERE device = ?1)",
+            (digest,),
+        )
+
+    def _change(self, change: Callable[[], _T]) -> _T:
+        """Run a change of the table: one transaction, and a JSON file follows at once."""
+        if self._json_path is None:
+            with translated(self._path), transaction(self._db):
+                return change()
+        with _json_form.alone(self._json_path):
             self._read_json_file()
-            self.export_json(self._json_path)
+            with translated(self._path), transaction(self._db):
+                result = change()
+            _json_form.write(self.sections(), self._json_path)
             self._seen = _stamp(self._json_path)
-        return added
+        return result
 
     def _read(self, query: str, *parameters: str) -> list[tuple[Any, ...]]:
-        with _translated(self._path):
+        with translated(self._path):
             return self._db.execute(query, parameters).fetchall()
 
     def _read_json_file(self) -> None:
-        """Take in what the JSON file has and this table lacks: all at first, later what others wrote."""
+        """Take the JSON file for the whole truth: everything put in here went there, and others write it too."""
         if self._json_path is None or not self._json_path.exists():
             return
         stamp = _stamp(self._json_path)
-        if stamp != self._seen:
-            sections = _json_form.read(self._json_path)
-            json_path, self._json_path = self._json_path, None  # reading is no reason to write
-            try:
-                self._add(sections, replace=False)
-            finally:
-                self._json_path = json_path
-            self._seen = stamp
-
-    @contextlib.contextmanager
-    def _transaction(self, mode: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        self._db.execute(f"BEGIN {mode}")
-        try:
-            yield self._db
-        except BaseException:
-            if self._db.in_transaction:  # SQLite itself rolls back on some errors
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
-    def _prepare(self) -> None:
-        with _translated(self._path):
-            self._db.execute("PRAGMA foreign_keys = ON")
-            with self._transaction("DEFERRED"):  # one snapshot: another process may be creating it
-                version = self._check_identity()
-            if version < len(_MIGRATIONS):
-                self._use_wal()
-                with self._transaction():
-                    # Read again: another process may have migrated while this one waited.
-                    for step in range(self._check_identity(), len(_MIGRATIONS)):
-                        _MIGRATIONS[step](self._db)
-                        self._db.execute(f"PRAGMA user_version = {step + 1}")
-            damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if damage != "ok":
-            raise ProfileError(_damaged(self._path, damage))
-
-    def _check_identity(self) -> int:
-        """Return the schema version; the file must be empty or one of ours."""
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        (application,) = self._db.execute("PRAGMA application_id").fetchone()
-        if application != _APPLICATION_ID:
-            (objects,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if objects or version or application:
-                raise ProfileError(
-                    f"{self._path} is a database of another program; name another file for the latency table."
-                )
-        if version > len(_MIGRATIONS):
-            raise ProfileError(
-                f"{self._path} has schema {version}, this version of olm knows schemas up to"
-                f" {len(_MIGRATIONS)}; update olm or use another file."
-            )
-        return int(version)
-
-    def _use_wal(self) -> None:
-        # Changing the journal mode does not wait for other processes as everything else does.
-        deadline = time.monotonic() + _BUSY_MS / 1000
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
+        if stamp == self._seen:
+            return
+        rows = [_rows(section) for section in _json_form.read(self._json_path)]
+        with translated(self._path), transaction(self._db):
+            for table in ("block", "pair", "device"):
+                self._db.execute(f"DELETE FROM {table}")
+            for digest, fields, items in rows:
+                self._db.execute("INSERT INTO device (digest, fields) VALUES (?, ?)", (digest, fields))
+                for row in items:
+                    self._place(digest, row, "replace")
+        self._seen = stamp
 
 
-def _entry(key: str, label: str, value: str) -> Entry:
-    return Entry(key, label, decode_block(_parsed(value), f"block {key}"))
+class _Row(NamedTuple):
+    """How one entry stands in SQLite: in ``table``, the columns ``names`` hold ``key``, ``columns`` hold ``values``."""
+
+    item: Entry | Pair
+    table: str
+    names: tuple[str, ...]
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[str | int | None, ...]
+    read: Callable[..., Entry | Pair]
 
 
-def _text(value: Measurement | Failure | Ratio | DeviceKey, name: str) -> str:
+def _rows(section: Section) -> tuple[str, str, list[_Row]]:
+    """The device's digest and fields, and its entries."""
+    return section.device.digest(), _text(section.device, "device"), [_row(item) for item in _items(section)]
+
+
+def _items(section: Section) -> tuple[Entry | Pair, ...]:
+    return (*section.entries, *section.pairs)
+
+
+def _row(item: Entry | Pair) -> _Row:
+    if isinstance(item, Entry):
+        values: tuple[str | int | None, ...] = (item.label, _text(item.value, f"block {item.key}"), item.at_s)
+        return _Row(item, "block", ("key",), (item.key,), ("label", "value", "at_s"), values, _entry)
+    text = _text(item.value, f"models {item.key_a} and {item.key_b}")
+    key = (item.key_a, item.key_b)
+    return _Row(item, "pair", ("key_a", "key_b"), key, ("value", "at_s"), (text, item.at_s), _pair)
+
+
+def _entry(key: str, label: str, value: str, at_s: object) -> Entry:
+    return Entry(key, label, decode_block(_parsed(value), f"block {key}"), _second(at_s))
+
+
+def _pair(key_a: str, key_b: str, value: str, at_s: object) -> Pair:
+    return Pair(key_a, key_b, decode_ratio(_parsed(value), f"models {key_a} and {key_b}"), _second(at_s))
+
+
+def _second(at_s: object) -> int | None:
+    return at_s if isinstance(at_s, int) and 0 <= at_s <= _LATEST_S else None
+
+
+def _now_s() -> int:
+    return int(time.time())
+
+
+def _text(value: Value | Ratio | DeviceKey, name: str) -> str:
     return json.dumps(encode(value, name), sort_keys=True, separators=(",", ":"))
 
 
@@ -293,25 +352,3 @@ def _parsed(text: str) -> object:
 def _stamp(path: Path) -> str:
     status = path.stat()
     return f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into sentences."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text:
-            raise ProfileError(f"{path} is in use by another process; wait for it to finish.") from error
-        if "readonly" in text or "unable to open" in text or "disk is full" in text or "I/O" in text:
-            raise OutputError(
-                f"The latency table {path} cannot be written ({text}); name another with --profile."
-            ) from error
-        raise ProfileError(_damaged(path, text)) from error
-    except sqlite3.Error as error:
-        raise ProfileError(_damaged(path, str(error))) from error
-
-
-def _damaged(path: Path, detail: str) -> str:
-    return f"{path} is not a readable latency table ({detail}); move it away and measure again."

@@ -26,7 +26,8 @@ TREE = dict(_tree(olm, "olm"))
 
 
 def test_the_commands_are_these() -> None:
-    assert set(olm.commands) == {"inspect", "profile", "plan", "compress", "verify", "doctor"}
+    assert set(olm.commands) == {"inspect", "profile", "plan", "compress", "verify", "profiles", "doctor"}
+    assert set(TREE["olm profiles"].commands) == {"list", "show", "diff", "merge", "export", "import", "prune"}
 
 
 @pytest.mark.parametrize("path", TREE)
@@ -41,7 +42,7 @@ def test_every_command_and_option_has_help(path: str) -> None:
     assert page.startswith("Usage:")
 
 
-@pytest.mark.parametrize("path", [path for path in TREE if path != "olm"])
+@pytest.mark.parametrize("path", [path for path, command in TREE.items() if not isinstance(command, click.Group)])
 def test_every_command_speaks_json_and_can_be_quiet(path: str) -> None:
     words = {word for option in TREE[path].params for word in option.opts}
     assert {"--json", "--quiet"} <= words

@@ -48,6 +48,10 @@ __all__ = ["compress"]
 )
 @device_options
 @profile_option
+@click.option(
+    "--allow-mismatch", is_flag=True,
+    help="Where the file of --profile knows only another device, plan with its times; the result is measured here.",
+)
 @model_options
 @seed_option
 @click.option("--report", type=click.Path(), metavar="FILE.json", help="Write the whole report there as JSON.")

@@ -37,6 +37,15 @@ ROWS = 12
 )
 @device_options
 @profile_option
+@click.option(
+    "--from-table", is_flag=False, flag_value="", default=None, metavar="[DEVICE]",
+    help="Time nothing: plan with what the table holds for this device (a part of its key; may be left out where the "
+    "table holds only one).",
+)
+@click.option(
+    "--allow-mismatch", is_flag=True,
+    help="Where the file of --profile knows only another device, take its times for this one's.",
+)
 @model_options
 @seed_option
 @output_options
@@ -44,6 +53,8 @@ def plan(input: str, as_json: bool, quiet: bool, **words: Any) -> None:
     """Show the frontier: what each speed-up is expected to cost.  No model is written.
 
     Both are predicted, from blocks that were timed and judged one by one; `olm compress` measures.
+
+    Where the device is not on this machine, a table that was filled there does: give it with `--profile`.
     """
     import onnx_layermerge
 
@@ -59,6 +70,8 @@ def plan(input: str, as_json: bool, quiet: bool, **words: Any) -> None:
 def _show(report: PlanReport) -> None:
     say(f"{report.input}: {ms(report.base_ms)} ms on {report.device}", "bold")
     blocks = f"{report.timed_blocks} blocks timed, {report.reused_blocks} read from the profile"
+    if report.missing_blocks:
+        blocks += f"; {report.missing_blocks} candidates left out, which it does not hold"
     say(f"{len(report.points)} plans on the frontier; {blocks}")
     say()
     table(

@@ -1,10 +1,16 @@
 """``olm profile``."""
 
+# ParamType became generic in Click 8.4 and cannot be subscripted before.
+# mypy: disable-error-code=type-arg
+
 from __future__ import annotations
 
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.text import Text
 
 from olm.options import (
     METHODS,
@@ -20,17 +26,38 @@ from olm.screen import ms, print_json, say, shorten, table, warn
 
 if TYPE_CHECKING:
     from onnx_layermerge import ProfileReport
+    from onnx_layermerge.flow import Overview
 
 __all__ = ["profile"]
 
 MOST_FAILED = 10
+MOST_LEFT = 10
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Duration(click.ParamType):
+    """``30s``, ``10m``, ``1.5h``: a time, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Seconds, or a usage error."""
+        found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smh])", str(value).strip().lower(), re.ASCII)
+        seconds = float(found[1]) * _UNITS[found[2]] if found is not None else 0.0
+        if not 0 < seconds < math.inf:
+            self.fail(f"{value!r} is no time; give a number and s, m or h, such as 30s, 10m or 1h.", param, ctx)
+        return seconds
 
 
 @click.command(short_help="Time the candidate blocks of models on the device.")
-@click.argument("models", metavar="IN.onnx...", type=MODEL, nargs=-1, required=True)
+@click.argument("models", metavar="[IN.onnx...]", type=MODEL, nargs=-1)
 @device_options
 @profile_option
 @model_options
+@click.option(
+    "--budget", "budget_s", type=Duration(), metavar="TIME",
+    help="Stop after this time, such as 30s, 10m or 1h; the most useful blocks come first.",
+)
 @click.option(
     "--method", type=click.Choice(METHODS), default="olm", show_default=True, help="Time the blocks of this method."
 )
@@ -40,10 +67,19 @@ MOST_FAILED = 10
 def profile(models: tuple[str, ...], everything: bool, as_json: bool, quiet: bool, **words: Any) -> None:
     """Time every candidate block of the models on the device, so that later commands need not.
 
-    What the latency table holds is not timed again, and each result is in it the moment it is there.
-    """
+    What the latency table holds is not timed again, and each result is in it the moment it is there.  Without a model,
+    list the backends and devices of this machine and what the table holds for each.
+    """  # fmt: skip
     import onnx_layermerge
+    from onnx_layermerge.flow import overview
 
+    if not models:
+        found = overview(profile=words["profile"], device=words["device"], backend=words["backend"])
+        if as_json:
+            print_json(found)
+        else:
+            _list(found)
+        return
     with showing(quiet) as progress:
         report = onnx_layermerge.profile(models, progress=progress, **words)
     warn(report.warnings)
@@ -55,6 +91,8 @@ def profile(models: tuple[str, ...], everything: bool, as_json: bool, quiet: boo
 
 def _show(report: ProfileReport, everything: bool) -> None:
     say(f"{report.profile}: {report.timed} blocks timed, {report.reused} were there already", "bold")
+    if report.bounded or report.skipped:
+        say(f"{report.bounded} given up after a look, {report.skipped} without one: too slow to be of use")
     say(f"on {report.device}; {report.candidates} candidates")
     say()
     table(("model", ">whole model, ms"), [(path, ms(base)) for path, base in report.base_ms.items()])
@@ -64,3 +102,25 @@ def _show(report: ProfileReport, everything: bool) -> None:
         table(("block", "reason"), failed, title=f"Could not be timed: {len(report.failed)}")
         if more:
             say(more, "dim")
+    if report.left or report.models_left:
+        left, more = shorten([(label,) for label in (*report.models_left, *report.left)], MOST_LEFT, everything)
+        say()
+        table(("the most useful first",), left, title=f"Left out for lack of time: {len(report.left)} blocks")
+        if more:
+            say(more, "dim")
+
+
+def _list(found: Overview) -> None:
+    table(
+        ("backend", "", "device"),
+        [(b.name, Text("ok", "green") if b.usable else Text("no", "yellow"), b.detail) for b in found.backends],
+    )
+    say()
+    if not found.held:
+        say(f"{found.profile} holds nothing yet; name a model to profile.")
+        return
+    table(
+        ("device", ">blocks", ">failed", ">too slow", ">models", "newest"),
+        [(h.device, h.blocks, h.failures, h.bounds, h.models, h.newest or "not known") for h in found.held],
+        title=f"Held by {found.profile}",
+    )

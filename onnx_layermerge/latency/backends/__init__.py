@@ -21,6 +21,7 @@ from onnx_layermerge.latency._device import DeviceKey
 __all__ = [
     "Backend",
     "BackendStatus",
+    "Reopen",
     "Runnable",
     "available_backends",
     "open_backend",
@@ -54,8 +55,20 @@ class Runnable(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Reopen:
+    """How another process opens a backend: a function, as ``module:name``, and the words it is called with."""
+
+    function: str
+    words: tuple[str, ...] = ()
+
+
 class Backend(Protocol):
-    """A way to run models on one device."""
+    """A way to run models on one device.
+
+    With an attribute ``reopen`` of type `Reopen`, blocks are timed in a process of their own, where they may crash;
+    a backend without one cannot be opened again, and is used where it is.
+    """
 
     def describe(self) -> DeviceKey:
         """Return everything that the times measured here depend on, but for the model."""

@@ -17,7 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _ort_state
 
 from onnx_layermerge.errors import ModelError
 from onnx_layermerge.latency._device import DeviceKey
-from onnx_layermerge.latency.backends import preset_input
+from onnx_layermerge.latency.backends import Reopen, preset_input
 from onnx_layermerge.latency.backends._cpu import cpu_name
 
 # onnxruntime's exceptions have no common base below Exception.
@@ -44,6 +44,8 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 class OnnxRuntimeBackend:
     """Backend ``onnxruntime``, device ``cpu``."""
+
+    reopen = Reopen("onnx_layermerge.latency.backends:open_backend", ("onnxruntime", "cpu"))
 
     def describe(self) -> DeviceKey:
         return DeviceKey("onnxruntime", str(ort.__version__), cpu_name(), threads=1, precision="fp32")

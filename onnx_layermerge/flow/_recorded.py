@@ -1,0 +1,128 @@
+"""What a latency table already says of a model: read on any machine, with nothing timed.
+
+1. A device whose backend opens here and which the table knows: its own entries, and what is missing is timed.
+2. A table that only knows other devices: a mistake that names both keys, unless the mismatch is wanted.
+3. A device that is not here: its entries alone; candidates without one are left out and counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx_layermerge.errors import DeviceError, ProfileError
+from onnx_layermerge.flow._prepare import LEAST_GAIN, LEAST_SHARE, Prepared, Timed
+from onnx_layermerge.flow._queue import Queue
+from onnx_layermerge.flow._sheet import sheet_of
+from onnx_layermerge.latency import DeviceKey, Failure, LatencyTable, Measurement, listed, select
+
+__all__ = ["MISMATCH", "Recorded", "mismatch", "named", "recorded", "substitute"]
+
+MISMATCH = (
+    "planned with times of another device, as --allow-mismatch says: they were measured on {other}, this is {here}"
+)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Times from a table alone, and how many candidates were left out since the table knows nothing of them."""
+
+    timed: Timed
+    missing: int
+
+
+def mismatch(profile: str | Path | None, here: DeviceKey, *, allow: bool) -> DeviceKey | None:
+    """The other device whose times stand in for this one's; None where the table knows this one, or nothing yet.
+
+    The user's own table (None) is for all devices: what it lacks for this one is always timed.
+
+    Raises:
+        ProfileError: it knows other devices only, and this is not allowed, or there is more than one of them.
+    """
+    if profile is None or not Path(profile).exists():
+        return None
+    with LatencyTable.open(profile) as table:
+        others = [device for device in table.devices() if device != here]
+        if not others or table.entries(here):
+            return None
+    if not allow:
+        raise ProfileError(
+            f"{profile} was measured on {listed(others)}, but this is {here.text()} ({here.digest()}); run olm profile "
+            "here, plan for that device with olm plan --from-table, or take its times all the same with "
+            "--allow-mismatch."
+        )
+    if len(others) > 1:
+        raise ProfileError(
+            f"{profile} holds several other devices ({listed(others)}); take one out with olm profiles export "
+            "--device and give that file."
+        )
+    return others[0]
+
+
+def named(table: LatencyTable, words: str) -> DeviceKey:
+    """The table's device that ``words`` mean, or its only one where they are empty.
+
+    Raises:
+        ProfileError: none, or several; the sentence names the choices.
+    """
+    devices = table.devices()
+    if not words and len(devices) > 1:
+        raise ProfileError(f"{table.path} holds {len(devices)} devices; name one: {listed(devices)}.")
+    return devices[0] if devices and not words else select(devices, words, table.path)
+
+
+def substitute(table: LatencyTable, backend: str, device: str, refused: DeviceError) -> DeviceKey:
+    """The table's device for a backend and device that cannot be opened here.
+
+    Raises:
+        DeviceError: the table does not hold exactly one that these words could mean.
+    """
+    fitting = [key for key in table.devices() if key.backend == backend and (key.threads > 0) == (device == "cpu")]
+    if len(fitting) == 1:
+        return fitting[0]
+    held = f"several such devices, name one with --from-table: {listed(fitting)}" if fitting else "no such device"
+    raise DeviceError(f"{str(refused).rstrip('.')}, and {table.path} holds {held}.") from refused
+
+
+def recorded(prepared: Prepared, device: DeviceKey, table: LatencyTable) -> Recorded:
+    """Savings of all candidates that the table can tell, and the whole model's latency; see ``latencies``.
+
+    Raises:
+        ProfileError: the table does not hold the whole model's latency.
+    """
+    sheet = sheet_of(prepared)
+    base = table.get_pair(device, sheet.base, sheet.base)
+    if base is None:
+        raise ProfileError(
+            f"{table.path} does not hold this model's own latency on {device.text()}; run olm profile with the same "
+            "--shapes and --batch on that device."
+        )
+    # What a profile would still time; the rest is there, or known to be too slow to be of use.
+    queue = Queue(
+        [(sheet, base.a_s)], table, device, least_gain=LEAST_GAIN, least_share=LEAST_SHARE, hurried=False
+    )
+    lacking = {spec.key for spec in queue if spec is not None}
+    values = {key: entry.value for key, entry in table.entries(device).items()}
+    savings, replaced, failed, missing = {}, {}, {}, 0
+    for use in sheet.uses:
+        before, after = values.get(use.old), values.get(use.new)
+        for value in (before, after):
+            if isinstance(value, Failure):
+                failed[use.candidate.key] = value.reason
+        if isinstance(before, Measurement) and isinstance(after, Measurement):
+            savings[use.candidate.key] = before.seconds - after.seconds
+            replaced[use.candidate.key] = before.seconds
+        elif use.candidate.key not in failed and lacking & {use.old, use.new}:
+            missing += 1
+    tally = queue.tally
+    timed = Timed(
+        savings_s=savings,
+        replaced_s=replaced,
+        base_s=base.a_s,
+        timed=0,
+        reused=tally.reused,
+        failed=failed,
+        bounded=tally.bounded,
+        skipped=tally.skipped,
+    )
+    return Recorded(timed, missing)

@@ -1,0 +1,40 @@
+"""What the two processes of a profile say to each other: frames over pipes, and one small file that both map."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, BinaryIO
+
+__all__ = ["SHARED", "read_frame", "write_frame"]
+
+SHARED = struct.Struct("<qq")
+"""Number of the block in hand (-1: none), count of clock readings."""
+_LENGTH = struct.Struct("<I")
+
+
+def write_frame(pipe: BinaryIO, message: dict[str, Any], payload: bytes = b"") -> None:
+    """Write a message and, behind it, a payload whose ``size`` the message tells."""
+    head = json.dumps(message).encode()
+    pipe.write(_LENGTH.pack(len(head)) + head)
+    if payload:
+        pipe.write(payload)
+    pipe.flush()
+
+
+def read_frame(pipe: BinaryIO) -> dict[str, Any] | None:
+    """The next frame, a payload under ``bytes``; None at the end, also in the middle of a frame."""
+    size = pipe.read(_LENGTH.size)
+    if len(size) < _LENGTH.size:
+        return None
+    head = pipe.read(_LENGTH.unpack(size)[0])
+    try:
+        message = json.loads(head)
+    except ValueError:
+        return None
+    frame: dict[str, Any] = message
+    if "size" in frame:
+        frame["bytes"] = pipe.read(frame["size"])
+        if len(frame["bytes"]) < frame["size"]:
+            return None
+    return frame
