@@ -68,7 +68,8 @@ def _path(network: Network, region: Region) -> list[tuple[int, int | None]] | No
     while position < region.stop:
         cell = network.cells.get(position)
         if position in network.convs:
-            if network.order[position].inputs[0] is not value or (len(path) > 1 and not _depthwise(network, path[-1][0])):
+            between = len(path) > 1 and not _depthwise(network, path[-1][0])
+            if network.order[position].inputs[0] is not value or between:
                 return None
             path.append((position, None))
             position += 1

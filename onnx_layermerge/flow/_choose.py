@@ -19,7 +19,6 @@ from onnx_layermerge.errors import TargetError
 from onnx_layermerge.flow._loop import Loop, Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress
 from onnx_layermerge.flow._rank import rank, try_refit
-from onnx_layermerge.graph import to_bytes
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.plan import Choice
 from onnx_layermerge.recover import Built
@@ -48,7 +47,7 @@ class Run:
     validation: Calibration
     seed: int
     progress: Progress
-    original: bytes
+    original: ir.Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +116,7 @@ def _finished(run: Run, plan: Plan, built: Built, loss: float, refitting: bool, 
     ratio, now = measured_speedup(
         run.backend,
         run.original,
-        to_bytes(model),
+        model,
         run.prepared.bound,
         table=run.table,
         exact=True,

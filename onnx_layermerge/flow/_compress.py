@@ -16,7 +16,7 @@ from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Progress, check_speedup, latencies, prepare, quiet, useful
 from onnx_layermerge.flow._rank import loss_bases, scored
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, recorded
-from onnx_layermerge.graph import Session, check_target, load_runnable, narrow, to_bytes, write
+from onnx_layermerge.graph import Session, check_target, load_runnable, narrow, write
 from onnx_layermerge.importance import collect
 from onnx_layermerge.latency import LatencyTable, open_backend
 from onnx_layermerge.report import Report, block_of
@@ -115,8 +115,9 @@ def compress(
         loop = Loop(prepared, timed, opened, table, progress)
         bases = loss_bases(candidates, scores, timed)
         if method == "layermerge" or rivals == 1:
-            bases, rivals = {"kl": bases["kl"]}, 1
-        run = Run(prepared, opened, table, loop, fit_data, validation, seed, progress, to_bytes(original))
+            name = "kl" if "kl" in bases else next(iter(bases))
+            bases, rivals = {name: bases[name]}, 1
+        run = Run(prepared, opened, table, loop, fit_data, validation, seed, progress, original)
         origin = {
             "version": _version(),
             "method": method,

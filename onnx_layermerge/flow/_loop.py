@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import onnx_ir as ir
+
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.errors import TargetError
 from onnx_layermerge.flow._prepare import Prepared, Progress, Timed, quiet
-from onnx_layermerge.graph import to_bytes
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.latency.blocks import placeholder
 from onnx_layermerge.plan import Choice, rivals, solve
@@ -53,14 +54,14 @@ class Loop:
     def __post_init__(self) -> None:
         network = self.prepared.network
         self._by_key: Mapping[str, Candidate] = {c.key: c for c in self.prepared.candidates}
-        self._original = to_bytes(network.model)
+        self._original = network.model
 
-    def structure(self, keys: Sequence[str]) -> bytes:
+    def structure(self, keys: Sequence[str]) -> ir.Model:
         """The model with the plan's blocks in place and random weights in them."""
         network = self.prepared.network
         plan = [self._by_key[key] for key in keys]
         model, _ = assemble(network, plan, lambda number, candidate, *_: placeholder(network, candidate, seed=number))
-        return to_bytes(model)
+        return model
 
     def time(self, keys: tuple[str, ...]) -> Ratio:
         """Measured speed-up of the structure over the original."""

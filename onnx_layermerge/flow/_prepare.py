@@ -13,7 +13,7 @@ from onnx_layermerge.errors import ModelError, TargetError, UsageError
 from onnx_layermerge.fit import FITTED
 from onnx_layermerge.flow._queue import Queue, Tally
 from onnx_layermerge.flow._sheet import Sheet, sheet_of
-from onnx_layermerge.graph import Network, Refusal, bind_shapes, read, to_bytes, trace_shapes
+from onnx_layermerge.graph import Network, Refusal, bind_shapes, read, runnable_form, to_bytes, trace_shapes
 from onnx_layermerge.latency import Backend, Failure, LatencyTable, Measurement, Value, fill, interleave
 from onnx_layermerge.verify import structure_key
 
@@ -131,7 +131,7 @@ def base_latency(
         key = structure_key(to_bytes(prepared.network.model), prepared.bound)
     known = table.get_pair(backend.describe(), key, key)
     if known is None:
-        data = to_bytes(prepared.network.model)
+        data = runnable_form(prepared.network.model)
         a, b = backend.build(data, prepared.bound), backend.build(data, prepared.bound)
         try:
             known = interleave(

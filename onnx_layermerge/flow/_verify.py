@@ -9,7 +9,7 @@ from onnx_layermerge.data import ImageOptions
 from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.flow._data import open_data
 from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
-from onnx_layermerge.graph import bind_shapes, load_runnable, network_of, to_bytes
+from onnx_layermerge.graph import bind_shapes, load_runnable, network_of
 from onnx_layermerge.latency import open_backend
 from onnx_layermerge.verify import Gate, Verdict, judge, measured_speedup, outputs_of, quality
 
@@ -47,16 +47,15 @@ def verify(
         raise ModelError(f"{compressed} has other inputs or outputs than {original}; these two cannot be compared.")
     opened = open_backend(backend, device)
     bound = bind_shapes(first.inputs, shapes or {}, batch=batch)
-    data_a, data_b = to_bytes(first.model), to_bytes(second.model)
     progress("verify", 0, 2, "timing both models in turn")
     ratio, _ = measured_speedup(
-        opened, data_a, data_b, bound, sessions=3, cap_s=30.0, target_half_width=0.005, seed=seed
+        opened, first.model, second.model, bound, sessions=3, cap_s=30.0, target_half_width=0.005, seed=seed
     )
     found = None
     if calib is not None:
         progress("verify", 1, 2, "comparing outputs")
         prepared = Prepared(first, bound, {}, data_batch(first), (), ())
         data = open_data(prepared, calib, images or ImageOptions(), samples, seed)
-        found = quality(outputs_of(data_a, data, prepared.batch), data_b, data, prepared.batch)
+        found = quality(outputs_of(first.model, data, prepared.batch), second.model, data, prepared.batch)
     progress("verify", 2, 2, f"{ratio.ratio:.3f}×")
     return judge(gate, ratio, found)

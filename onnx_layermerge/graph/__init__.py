@@ -25,7 +25,7 @@ from onnx_layermerge.graph._regions import (
     regions,
     repeats_activation,
 )
-from onnx_layermerge.graph._session import Session, extract, model_of, to_bytes
+from onnx_layermerge.graph._session import Session, extract, give_weights, model_of, runnable_form, to_bytes
 from onnx_layermerge.graph._splice import Series, append_series, splice, sweep
 from onnx_layermerge.graph._trace import trace_shapes
 from onnx_layermerge.graph._write import check_target, write, write_bytes
@@ -58,6 +58,7 @@ __all__ = [
     "conv_of",
     "conv_value",
     "extract",
+    "give_weights",
     "keeps_shape",
     "load",
     "load_runnable",
@@ -71,6 +72,7 @@ __all__ = [
     "read",
     "regions",
     "repeats_activation",
+    "runnable_form",
     "scale_of",
     "splice",
     "sweep",

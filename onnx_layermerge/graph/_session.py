@@ -6,13 +6,14 @@ Used for every numeric question (never for timing, which is ``latency/``'s).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_layermerge.graph._pack import MOST_INSIDE_BYTES, Packed, pack, to_bytes
+from onnx_layermerge.graph._pack import MOST_INSIDE_BYTES, Packed, pack, to_bytes, weight_bytes
 
-__all__ = ["Session", "extract", "model_of", "to_bytes"]
+__all__ = ["Session", "extract", "give_weights", "model_of", "runnable_form", "to_bytes"]
 
 # More than this (256 MiB) is not copied into a message only to be copied out of it again.
 _MOST_COPIED_BYTES = 2**28
@@ -32,6 +33,27 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> i
     for name in [name for name in model.graph.initializers if name in graph.initializers]:
         graph.initializers[name] = graph.initializers.pop(name)
     return model_of(graph, model)
+
+
+def give_weights(options: Any, packed: Packed) -> list[Any]:
+    """Tell onnxruntime's ``options`` where the weights are that ``packed.data`` only names.
+
+    Returns:
+        Values that must live as long as the session.
+    """
+    import onnxruntime as ort
+
+    if packed.folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(packed.folder))
+    weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in packed.weights.values()]
+    if weights:
+        options.add_external_initializers(list(packed.weights), weights)
+    return weights
+
+
+def runnable_form(model: ir.Model) -> bytes | Packed:
+    """One protobuf where it can hold the weights, else a small one beside them."""
+    return to_bytes(model) if weight_bytes(model) <= MOST_INSIDE_BYTES else pack(model)
 
 
 class Session:
@@ -55,12 +77,7 @@ class Session:
             packed = Packed(model)
         else:
             packed = pack(model, most_inside=_MOST_COPIED_BYTES) if isinstance(model, ir.Model) else model
-        if packed.folder is not None:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(packed.folder))
-        # onnxruntime may be done with the values only after this object is.
-        self._weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in packed.weights.values()]
-        if self._weights:
-            options.add_external_initializers(list(packed.weights), self._weights)
+        self._weights = give_weights(options, packed)
         if packed.total_bytes > MOST_INSIDE_BYTES:
             # Both would copy the weights into a layout that suits this machine better.
             options.add_session_config_entry("session.disable_prepacking", "1")

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 import onnx
+import onnx_ir as ir
 
+from onnx_layermerge.graph import runnable_form, to_bytes
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio, interleave
 from onnx_layermerge.latency.blocks import structure_of
 
@@ -30,8 +32,8 @@ def structure_key(model: bytes, shapes: Shapes) -> str:
 
 def measured_speedup(
     backend: Backend,
-    original: bytes,
-    compressed: bytes,
+    original: ir.Model | bytes,
+    compressed: ir.Model | bytes,
     shapes: Shapes,
     *,
     table: LatencyTable | None = None,
@@ -48,17 +50,19 @@ def measured_speedup(
     models are built anew for each, and the session whose ratio is the median speaks for all.
     """
     key_of = content_key if exact else structure_key
-    keys = key_of(original, shapes), key_of(compressed, shapes)
+    datas = [each if isinstance(each, bytes) else to_bytes(each) for each in (original, compressed)]
+    keys = key_of(datas[0], shapes), key_of(datas[1], shapes)
     if table is not None:
         known = table.get_pair(backend.describe(), *keys)
         if known is not None:
             return known, False
+    first, second = (each if isinstance(each, bytes) else runnable_form(each) for each in (original, compressed))
     found = []
     for session in range(sessions):
         # What differs between two sessions of one model (where its memory came to lie) is not seen within one.
-        a = backend.build(original, shapes)
+        a = backend.build(first, shapes)
         try:
-            b = backend.build(compressed, shapes)
+            b = backend.build(second, shapes)
             try:
                 found.append(
                     interleave(

@@ -107,6 +107,7 @@ def cuda_python(gpu: Gpu) -> Any:
     function("cuDevicePrimaryCtxRetain")(lambda device: (gpu.new("context"),))
     function("cuDevicePrimaryCtxRelease")(lambda device: gpu.open["context"].clear() or ())
     function("cuCtxSetCurrent")(lambda context: ())
+    function("cuCtxSynchronize")(lambda: ())
     function("cuMemFree")(lambda address: gpu.blocks.pop(address) and () or ())
     function("cuStreamCreate")(lambda flags: (gpu.new("stream"),))
     function("cuStreamDestroy")(lambda stream: gpu.drop("stream", stream) or ())
@@ -180,6 +181,9 @@ def pycuda(gpu: Gpu) -> Any:
 
         def push(self) -> None:
             check("push")
+
+        def synchronize(self) -> None:
+            check("synchronize context")
 
         def pop(self) -> None:
             gpu.drop("context", self.held)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_layermerge.errors import DeviceError
 from onnx_layermerge.latency._device import DeviceKey
+
+if TYPE_CHECKING:
+    from onnx_layermerge.graph import Packed
 
 __all__ = [
     "Backend",
@@ -74,8 +77,10 @@ class Backend(Protocol):
         """Return everything that the times measured here depend on, but for the model."""
         ...
 
-    def build(self, model: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Runnable:
+    def build(self, model: bytes | Packed, shapes: Mapping[str, tuple[int, ...]]) -> Runnable:
         """Compile ONNX bytes with the given input shapes; inputs left out must have static ones.
+
+        A ``Packed`` model has weights that no protobuf can hold; blocks always come as bytes.
 
         Raises:
             ModelError: this backend cannot build or run this model.

@@ -8,7 +8,7 @@ bound after one trial run: the preset inputs never change, hence neither do the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from onnx_layermerge.errors import ModelError
 from onnx_layermerge.latency._device import DeviceKey
 from onnx_layermerge.latency.backends import Reopen, preset_input
 from onnx_layermerge.latency.backends._cpu import cpu_name
+
+if TYPE_CHECKING:
+    from onnx_layermerge.graph import Packed
 
 # onnxruntime's exceptions have no common base below Exception.
 _ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -50,16 +53,23 @@ class OnnxRuntimeBackend:
     def describe(self) -> DeviceKey:
         return DeviceKey("onnxruntime", str(ort.__version__), cpu_name(), threads=1, precision="fp32")
 
-    def build(self, model: bytes, shapes: Mapping[str, tuple[int, ...]]) -> OnnxRuntimeRunnable:
+    def build(self, model: bytes | Packed, shapes: Mapping[str, tuple[int, ...]]) -> OnnxRuntimeRunnable:
         return OnnxRuntimeRunnable(model, shapes)
 
 
 class OnnxRuntimeRunnable:
     """A session with preset inputs; see `Runnable`."""
 
-    def __init__(self, model: bytes, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, model: bytes | Packed, shapes: Mapping[str, tuple[int, ...]]) -> None:
         try:
-            self._session = ort.InferenceSession(model, _options(), providers=["CPUExecutionProvider"])
+            options, data = _options(), model
+            self._weights: list[Any] = []
+            if not isinstance(data, bytes):
+                # Imported here: a worker times blocks only, and they are bytes.
+                from onnx_layermerge.graph import give_weights
+
+                self._weights, data = give_weights(options, data), data.data
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             self._binding = self._session.io_binding()
             self._values = self._bind(shapes)
         except _ORT_ERRORS as error:
@@ -79,7 +89,7 @@ class OnnxRuntimeRunnable:
 
     def close(self) -> None:
         self._binding = self._session = None
-        self._values = []
+        self._values = self._weights = []
 
     def _bind(self, shapes: Mapping[str, tuple[int, ...]]) -> list[ort.OrtValue]:
         inputs = self._session.get_inputs()
