@@ -59,6 +59,8 @@ lock:  ## resolve the dependencies anew (needs uv)
 	    --custom-compile-command "make lock" requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
 	  --no-deps --custom-compile-command "make lock" requirements/data.in -o requirements/data.txt
+	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
+	  --no-deps --custom-compile-command "make lock" requirements/tensorrt-rtx.in -o requirements/tensorrt-rtx.txt
 
 clean:  ## remove the environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

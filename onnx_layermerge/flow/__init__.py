@@ -1,5 +1,6 @@
 """The rooms in order: what each command of ``olm`` does, as a function."""
 
+from onnx_layermerge.flow._build_only import BuildReport, build_only
 from onnx_layermerge.flow._compress import compress
 from onnx_layermerge.flow._doctor import Check, doctor
 from onnx_layermerge.flow._inspect import Inspection, inspect
@@ -29,6 +30,7 @@ from onnx_layermerge.flow._table_reports import (
 from onnx_layermerge.flow._verify import verify
 
 __all__ = [
+    "BuildReport",
     "Change",
     "Check",
     "DeviceSummary",
@@ -46,6 +48,7 @@ __all__ = [
     "TableMerge",
     "TablePrune",
     "TableSummary",
+    "build_only",
     "compress",
     "diff_tables",
     "doctor",

@@ -14,7 +14,7 @@ from onnx_layermerge.fit import FITTED
 from onnx_layermerge.flow._queue import Queue, Tally
 from onnx_layermerge.flow._sheet import Sheet, sheet_of
 from onnx_layermerge.graph import Network, Refusal, bind_shapes, read, runnable_form, to_bytes, trace_shapes
-from onnx_layermerge.latency import Backend, Failure, LatencyTable, Measurement, Value, fill, interleave
+from onnx_layermerge.latency import Backend, Failure, LatencyTable, Measurement, Value, clock_of, fill, interleave
 from onnx_layermerge.verify import structure_key
 
 __all__ = ["Prepared", "Progress", "Timed", "check_speedup", "data_batch", "latencies", "prepare", "quiet", "useful"]
@@ -135,7 +135,11 @@ def base_latency(
         a, b = backend.build(data, prepared.bound), backend.build(data, prepared.bound)
         try:
             known = interleave(
-                a, b, cap_s=cap_s, progress=lambda done, total, what: progress("base", done, total, what)
+                a,
+                b,
+                clock=clock_of(backend),
+                cap_s=cap_s,
+                progress=lambda done, total, what: progress("base", done, total, what),
             )
         finally:
             a.close()

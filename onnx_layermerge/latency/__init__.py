@@ -22,7 +22,7 @@ from onnx_layermerge.latency._interleave import interleave, measure
 from onnx_layermerge.latency._json_form import Entry, Pair, Section, time_text
 from onnx_layermerge.latency._manage import Counts, differs, listed, select
 from onnx_layermerge.latency._protocol import BlockSpec, slopes
-from onnx_layermerge.latency._sampling import Clock, Instant, Progress, cpu_clock
+from onnx_layermerge.latency._sampling import Clock, Instant, Progress, clock_of, cpu_clock
 from onnx_layermerge.latency._statistics import Bound, Failure, Measurement, Ratio, StopReason, Value
 from onnx_layermerge.latency._table import LatencyTable, default_path
 from onnx_layermerge.latency.backends import (
@@ -56,6 +56,7 @@ __all__ = [
     "Value",
     "answers",
     "available_backends",
+    "clock_of",
     "cpu_clock",
     "default_path",
     "differs",

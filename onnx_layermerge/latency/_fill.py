@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 
 from onnx_layermerge.latency._json_form import Entry
 from onnx_layermerge.latency._protocol import BlockSpec, Store, slopes
-from onnx_layermerge.latency._sampling import Clock, Progress, cpu_clock, no_progress
+from onnx_layermerge.latency._sampling import Clock, Progress, clock_of, no_progress
 from onnx_layermerge.latency._statistics import Bound, Failure, Value
 from onnx_layermerge.latency._supervisor import HANG_S, isolated_slopes
 from onnx_layermerge.latency._table import LatencyTable
@@ -37,7 +37,7 @@ def fill(
     retry_failed: bool = False,
     isolate: bool = True,
     hang_s: float = HANG_S,
-    clock: Clock = cpu_clock,
+    clock: Clock | None = None,
     progress: Progress = no_progress,
     store: Store | None = None,
     warn: Callable[[str], None] | None = None,
@@ -73,7 +73,7 @@ def fill(
     # A list is looked through at once, so that nothing is started when nothing is missing.
     lacking: Iterable[BlockSpec | None] = list(missing()) if isinstance(blocks, Sized) else missing()
     reopen = getattr(backend, "reopen", None)
-    if isolate and reopen is not None and clock is cpu_clock:
+    if isolate and reopen is not None and clock is None:
         isolated_slopes(
             lacking,
             reopen,
@@ -98,7 +98,7 @@ def fill(
             budget_s=budget_s,
             seed=seed,
             total=total,
-            clock=clock,
+            clock=clock or clock_of(backend),
             progress=progress,
             store=keep,
             warn=warn,

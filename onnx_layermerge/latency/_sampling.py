@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onnx_layermerge.latency._statistics import median
-from onnx_layermerge.latency.backends import Runnable
+from onnx_layermerge.latency.backends import Backend, Runnable
 
 SHORTEST_SAMPLE_S = 200e-6
 """A sample repeats the inference until it lasts this long, so that reading the clock is < 1 %."""
@@ -42,6 +42,12 @@ def no_progress(done: int, total: int, what: str) -> None:
 def cpu_clock() -> Instant:
     """CPU time of this process (user + system, all threads) and wall time."""
     return Instant(time.process_time_ns() * 1e-9, time.perf_counter_ns() * 1e-9)
+
+
+def clock_of(backend: Backend) -> Clock:
+    """The backend's own clock where it has one (its work is done elsewhere), else this process's CPU time."""
+    clock: Clock = getattr(backend, "clock", cpu_clock)
+    return clock
 
 
 def sample(runnable: Runnable, repeats: int, clock: Clock) -> Instant:

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_layermerge.graph import runnable_form, to_bytes
-from onnx_layermerge.latency import Backend, LatencyTable, Ratio, interleave
+from onnx_layermerge.latency import Backend, LatencyTable, Ratio, clock_of, interleave
 from onnx_layermerge.latency.blocks import structure_of
 
 __all__ = ["measured_speedup", "structure_key"]
@@ -68,6 +68,7 @@ def measured_speedup(
                     interleave(
                         a,
                         b,
+                        clock=clock_of(backend),
                         cap_s=cap_s / sessions,
                         target_half_width=target_half_width,
                         seed=seed + session,

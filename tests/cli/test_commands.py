@@ -182,6 +182,6 @@ def test_doctor_lists_backends_with_reasons(run) -> None:
     assert result.exit_code == 0, result.output
     rows = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
     assert " ok " in rows["backend onnxruntime"]
-    assert " no " in rows["backend tensorrt"] and "not supported" in rows["backend tensorrt"]
+    assert "backend tensorrt" in rows and "backend tensorrt-rtx" in rows
     checks = _json(run("doctor", "--json"))
     assert {frozenset(check) for check in checks} == {frozenset(_fields(onnx_layermerge.Check))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,17 @@ def test_what_the_budget_left_out_is_listed(monkeypatch: pytest.MonkeyPatch, mod
     assert "Left out for lack of time: 12 blocks" in result.stdout and "b.onnx" in result.stdout
     assert "... and 3 more" in result.stdout and "block 8" in result.stdout and "block 9" not in result.stdout
     assert "3 given up after a look, 4 without one" in result.stdout
+
+
+def test_what_build_only_builds_needs_build_only(run, model) -> None:
+    result = run("profile", model, "--precision", "fp16")
+    assert result.exit_code == 2 and "--build-only" in result.stderr
+    result = run("profile", model, "--build-only")
+    assert result.exit_code == 2 and "compute capability" in result.stderr
+
+
+def test_build_only_without_the_library_says_what_to_install(run, model, monkeypatch) -> None:
+    for name in ("tensorrt_rtx", "tensorrt"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = run("profile", model, "--build-only", "--compute-capability", "8.6")
+    assert result.exit_code == 5 and "tensorrt-rtx" in result.stderr and "Traceback" not in result.stderr

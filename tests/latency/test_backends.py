@@ -155,8 +155,6 @@ def test_cpu_is_named_by_more_than_its_marketing_name(cpuinfo, expected) -> None
 @pytest.mark.parametrize(
     ("name", "device", "words"),
     [
-        ("tensorrt", "cuda:0", "'tensorrt' is not supported in this version"),
-        ("tensorrt-rtx", "cpu", "'tensorrt-rtx' is not supported in this version"),
         ("onnxruntime", "cuda:0", "'cuda:0' is not supported in this version"),
         ("onnxruntime", "tpu", "no device 'tpu'"),
         ("torch", "cpu", "no backend 'torch'"),
@@ -171,7 +169,8 @@ def test_backends_and_devices_not_here_say_what_is(name, device, words) -> None:
 def test_doctor_lists_every_backend_with_a_reason() -> None:
     lines = {x.name: x for x in available_backends()}
     assert lines["onnxruntime"].usable and cpu_name() in lines["onnxruntime"].detail
-    assert not lines["tensorrt"].usable and "not supported" in lines["tensorrt"].detail
+    for name in ("tensorrt", "tensorrt-rtx"):  # usable where there is a GPU; else the one reason why not
+        assert lines[name].usable or lines[name].detail.endswith((".", "index)."))
 
 
 def test_a_broken_onnxruntime_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,10 +61,25 @@ class Duration(click.ParamType):
 @click.option(
     "--method", type=click.Choice(METHODS), default="olm", show_default=True, help="Time the blocks of this method."
 )
+@click.option(
+    "--build-only", is_flag=True,
+    help="Time nothing: build every block with TensorRT-RTX for --compute-capability, on any machine.",
+)
+@click.option(
+    "--compute-capability", "capabilities", multiple=True, metavar="X.Y",
+    help="Build for these GPUs, such as 8.6 or 12.0 (with --build-only; may be repeated).",
+)
+@click.option(
+    "--precision", type=click.Choice(("fp32", "tf32", "fp16", "bf16")), default="fp32", show_default=True,
+    help="Types to build in (with --build-only).",
+)
 @seed_option
 @click.option("--all", "everything", is_flag=True, help="Show long lists whole.")
 @output_options
-def profile(models: tuple[str, ...], everything: bool, as_json: bool, quiet: bool, **words: Any) -> None:
+def profile(
+    models: tuple[str, ...], everything: bool, as_json: bool, quiet: bool,
+    build_only: bool, capabilities: tuple[str, ...], precision: str, **words: Any,
+) -> None:
     """Time every candidate block of the models on the device, so that later commands need not.
 
     What the latency table holds is not timed again, and each result is in it the moment it is there.  Without a model,
@@ -73,6 +88,11 @@ def profile(models: tuple[str, ...], everything: bool, as_json: bool, quiet: boo
     import onnx_layermerge
     from onnx_layermerge.flow import overview
 
+    if build_only:
+        _build(models, capabilities, precision, everything, as_json, quiet, words)
+        return
+    if capabilities or precision != "fp32":
+        raise click.UsageError("--compute-capability and --precision say what --build-only builds; give that too.")
     if not models:
         found = overview(profile=words["profile"], device=words["device"], backend=words["backend"])
         if as_json:
@@ -87,6 +107,32 @@ def profile(models: tuple[str, ...], everything: bool, as_json: bool, quiet: boo
         print_json(report)
     else:
         _show(report, everything)
+
+
+def _build(
+    models: tuple[str, ...], capabilities: tuple[str, ...], precision: str,
+    everything: bool, as_json: bool, quiet: bool, words: dict[str, Any],
+) -> None:  # fmt: skip
+    """Ahead of time: which blocks the builder takes, and what it fuses."""
+    from onnx_layermerge.flow import build_only
+
+    with showing(quiet) as progress:
+        report = build_only(
+            models, capabilities=capabilities, precision=precision, method=words["method"],
+            shapes=words["shapes"], batch=words["batch"], progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print_json(report)
+        return
+    built = len(report.blocks) - len(report.failed)
+    say(f"{built} of {len(report.blocks)} blocks built by {report.backend} in {report.precision}", "bold")
+    say(f"for compute capabilities {', '.join(report.capabilities)}; {1e3 * report.median_s:.0f} ms a block (median)")
+    failed, more = shorten(report.failed, MOST_FAILED, everything)
+    if failed:
+        say()
+        table(("block", "reason"), [(block.label, block.reason or "") for block in failed], title="Not built")
+    if more:
+        say(more, "dim")
 
 
 def _show(report: ProfileReport, everything: bool) -> None:

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _HERE = "use --backend onnxruntime --device cpu"
-_LATER = ("tensorrt", "tensorrt-rtx")
+_TENSORRT = ("tensorrt", "tensorrt-rtx")
 
 
 class Runnable(Protocol):
@@ -103,10 +103,12 @@ def open_backend(name: str = "onnxruntime", device: str = "cpu") -> Backend:
     """Open a backend by the words of ``--backend`` and ``--device`` (``cpu``, ``cuda:0``, ...).
 
     Raises:
-        DeviceError: there is no such backend or device, here or in this version.
+        DeviceError: there is no such backend or device here, or its software cannot be used.
     """
-    if name in _LATER:
-        raise DeviceError(f"Backend {name!r} is not supported in this version; {_HERE}.")
+    if name in _TENSORRT:
+        from onnx_layermerge.latency.backends.tensorrt import open_tensorrt
+
+        return open_tensorrt(name, device)
     if name != "onnxruntime":
         raise DeviceError(f"There is no backend {name!r}; {_HERE}.")
     if re.fullmatch(r"cuda(:\d+)?", device):
@@ -124,13 +126,13 @@ def open_backend(name: str = "onnxruntime", device: str = "cpu") -> Backend:
 
 def available_backends() -> tuple[BackendStatus, ...]:
     """Try every backend this version knows about; never raises."""
-    lines = []
-    for name in ("onnxruntime", *_LATER):
-        try:
-            lines.append(BackendStatus(name, True, open_backend(name, "cpu").describe().text()))
-        except DeviceError as error:
-            lines.append(BackendStatus(name, False, str(error)))
-    return tuple(lines)
+    from onnx_layermerge.latency.backends.tensorrt import status
+
+    try:
+        line = BackendStatus("onnxruntime", True, open_backend().describe().text())
+    except DeviceError as error:
+        line = BackendStatus("onnxruntime", False, str(error))
+    return (line, *(status(name) for name in _TENSORRT))
 
 
 def preset_input(shape: tuple[int, ...], dtype: npt.DTypeLike, seed: int) -> npt.NDArray[Any]:

@@ -1,0 +1,320 @@
+"""Engines on a GPU: the `Backend` and `Runnable` of TensorRT.
+
+The number is what trtexec calls GPU compute time: from an event before the kernels to one behind them, no transfers.
+`Meter` puts the two events around every replay and adds up what lies between; its reading is the backend's clock.
+
+    run()    event ─ graph ─ event              enqueued, not waited for
+    clock()  wait, then seconds += Σ (stop − start) of the runs since the last reading
+
+An engine is compared with onnxruntime on the CPU before anybody can time it: the outputs for the preset inputs may
+differ by the share of their largest magnitude that `TOLERANCES` gives the precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from onnx_layermerge.errors import DeviceError, ModelError
+from onnx_layermerge.latency._device import DeviceKey
+from onnx_layermerge.latency._sampling import Instant
+from onnx_layermerge.latency.backends import Reopen, preset_input
+from onnx_layermerge.latency.backends._cuda import Driver
+from onnx_layermerge.latency.backends.tensorrt._build import BuildOptions, Port, build, type_faults
+from onnx_layermerge.latency.backends.tensorrt._cast import cast, stored_type
+from onnx_layermerge.latency.backends.tensorrt._errors import make_log
+from onnx_layermerge.latency.backends.tensorrt._library import Library
+from onnx_layermerge.latency.backends.tensorrt._report import Layer, layers_of_json
+
+if TYPE_CHECKING:
+    from onnx_layermerge.graph import Packed
+
+__all__ = ["EngineRunnable", "Meter", "TensorRTBackend"]
+
+Array = npt.NDArray[Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Of the largest magnitude of an output; a few layers of rounding, and far below what a wrong layer makes.
+TOLERANCES = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2, "bf16": 1e-1}
+_DTYPES: dict[str, npt.DTypeLike] = {
+    "fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16, "int32": np.int32, "int64": np.int64,
+    "int8": np.int8, "uint8": np.uint8, "bool": np.bool_,
+}  # fmt: skip
+_MOST_PENDING = 1024
+
+
+class Meter:
+    """GPU seconds of all that was launched through it."""
+
+    def __init__(self, driver: Driver, stream: Any) -> None:
+        self._driver, self._stream = driver, stream
+        self._pool: list[tuple[Any, Any]] = []
+        self._pending: list[tuple[Any, Any]] = []
+        self._seconds = 0.0
+
+    def launch(self, work: Callable[[], None]) -> None:
+        """Enqueue work between two events."""
+        if len(self._pending) >= _MOST_PENDING:
+            self._collect()
+        start, stop = self._pool.pop() if self._pool else (self._driver.event(), self._driver.event())
+        self._driver.record(start, self._stream)
+        work()
+        self._driver.record(stop, self._stream)
+        self._pending.append((start, stop))
+
+    def clock(self) -> Instant:
+        """GPU seconds so far and wall seconds, when all that was launched is done."""
+        self._collect()
+        return Instant(self._seconds, time.perf_counter())
+
+    def _collect(self) -> None:
+        self._driver.synchronize(self._stream)
+        for start, stop in self._pending:
+            self._seconds += self._driver.elapsed_s(start, stop)
+        self._pool += self._pending
+        self._pending = []
+
+
+class TensorRTBackend:
+    """Backends ``tensorrt`` and ``tensorrt-rtx`` on one GPU.
+
+    ``clock`` is the one to time its runnables with: it waits for the GPU and reads GPU compute seconds.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        driver: Driver,
+        options: BuildOptions,
+        *,
+        reopen: Reopen | None = None,
+        check: bool = True,
+    ) -> None:
+        self._library, self._driver, self._options, self._check = library, driver, options, check
+        self._facts = driver.facts()
+        self._undo = contextlib.ExitStack()
+        self._undo.callback(driver.close)
+        self._stream = driver.stream()
+        self._log = make_log(library.module, verbose=False)
+        try:
+            self._runtime = library.module.Runtime(self._log)
+        except (TypeError, RuntimeError) as error:
+            self._undo.close()
+            raise DeviceError(f"{library.title} cannot start a runtime on {self._facts.name} ({error}).") from error
+        self._meter = Meter(driver, self._stream)
+        if reopen is not None:
+            self.reopen = reopen
+
+    def describe(self) -> DeviceKey:
+        options = self._options
+        settings = {
+            "aux_streams": "0",
+            "driver_api": self._driver.name,
+            "io": options.layout,
+            "level": "default" if options.level is None else str(options.level),
+        }
+        return DeviceKey(
+            backend=self._library.name,
+            backend_version=self._library.version,
+            device=f"{self._facts.name} (compute capability {self._facts.capability})",
+            threads=0,
+            precision=options.precision,
+            driver=self._facts.driver,
+            settings=" ".join(f"{name}={value}" for name, value in sorted(settings.items())),
+        )
+
+    def clock(self) -> Instant:
+        """GPU compute seconds and wall seconds; see `Meter`."""
+        return self._meter.clock()
+
+    def build(self, model: bytes | Packed, shapes: Shapes) -> EngineRunnable:
+        """Cast to the backend's precision, build, load, and compare with onnxruntime.
+
+        Raises:
+            ModelError: it cannot be built, is not of this precision, or computes something else.
+            DeviceError: the device was lost, or is not supported by this library.
+        """
+        if not isinstance(model, bytes):
+            raise ModelError(f"{self._library.title} takes models of up to 2 GB of weights here; this one has more.")
+        built = build(self._library, cast(model, self._options.precision), shapes, self._options)
+        runnable = EngineRunnable(self, built.engine, built.ports, built.layers)
+        with contextlib.ExitStack() as undo:
+            undo.callback(runnable.close)
+            if self._check:
+                _compare(runnable, model, TOLERANCES[self._options.precision], self._library.title)
+            undo.pop_all()
+        return runnable
+
+    def close(self) -> None:
+        """Give the GPU back; runnables are of no use any more."""
+        self._undo.close()
+
+
+class EngineRunnable:
+    """A loaded engine with memory of its own and its work as a CUDA graph where one can be captured.
+
+    ``layers`` are its fused layers; ``captured`` tells whether `run` replays a graph.
+    """
+
+    def __init__(
+        self, backend: TensorRTBackend, engine: bytes, ports: tuple[Port, ...], layers: tuple[Layer, ...]
+    ) -> None:
+        self._driver, self._stream, self._meter = backend._driver, backend._stream, backend._meter
+        self._title, self._log = backend._library.title, backend._log
+        self._addresses: dict[str, int] = {}
+        self._graph: Any | None = None
+        self._undo = contextlib.ExitStack()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
+            self._engine = self._load(backend, engine)
+            self._context = self._engine.create_execution_context()
+            if self._context is None:
+                raise ModelError(f"{self._title} has no execution context for this engine ({self._said()}).")
+            self._ports = tuple(self._bind(port) for port in ports)
+            self._presets = {
+                port.name: preset_input(port.shape, _host_dtype(port), seed)
+                for seed, port in enumerate(port for port in self._ports if port.is_input)
+            }
+            self._feed(self._presets)
+            self.layers = layers or self._inspect(backend._library.module)
+            precision = backend._options.precision
+            faults = type_faults(self._ports, self.layers, stored_type(precision))
+            if faults:
+                raise ModelError(f"{self._title} did not build this model in {precision}: {faults[0]}.")
+            # The first run allocates and loads kernels, which a capture must not see.
+            self._enqueue()
+            self._driver.synchronize(self._stream)
+            self._graph = self._driver.capture(self._stream, self._enqueue)
+            if self._graph is not None:
+                self._undo.callback(self._driver.release, self._graph)
+            undo.pop_all()
+
+    @property
+    def captured(self) -> bool:
+        return self._graph is not None
+
+    def run(self) -> None:
+        self._meter.launch(self._launch)
+
+    def outputs(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """Outputs in the model's order; floating-point ones are float32 whatever the engine's precision."""
+        unfit = [p for p in self._ports if p.is_input and (p.name not in feeds or feeds[p.name].shape != p.shape)]
+        if unfit:
+            raise ModelError(f"Input {unfit[0].name!r} of this engine takes the shape {unfit[0].shape}.")
+        try:
+            self._feed(feeds)
+            self._launch()
+            self._driver.synchronize(self._stream)
+            return [self._fetch(port) for port in self._ports if not port.is_input]
+        finally:
+            self._feed(self._presets)
+
+    def inputs(self) -> dict[str, Array]:
+        """The preset inputs."""
+        return dict(self._presets)
+
+    def close(self) -> None:
+        self._undo.close()
+        self._graph = self._context = self._engine = None
+        self._addresses = {}
+
+    def _load(self, backend: TensorRTBackend, data: bytes) -> Any:
+        engine = backend._runtime.deserialize_cuda_engine(data)
+        if engine is not None:
+            return engine
+        if hasattr(backend._runtime, "get_engine_validity"):
+            validity, _ = backend._runtime.get_engine_validity(data)
+            where = f"{backend._facts.name} (compute capability {backend._facts.capability})"
+            raise DeviceError(f"{self._title} calls this engine {validity.name} on {where} ({self._said()}).")
+        raise ModelError(f"{self._title} cannot load the engine that it built ({self._said()}).")
+
+    def _bind(self, port: Port) -> Port:
+        """Shape, type and memory of one input or output."""
+        dtype = self._engine.get_tensor_dtype(port.name)
+        if port.is_input and any(size < 0 for size in self._engine.get_tensor_shape(port.name)):
+            self._context.set_input_shape(port.name, port.shape)
+        shape = tuple(self._context.get_tensor_shape(port.name))
+        if any(size < 0 for size in shape):
+            raise ModelError(f"The shape {shape} of output {port.name!r} depends on the data, which cannot be timed.")
+        bound = Port(port.name, shape, _engine_type(dtype, port), port.is_input, port.channels_last)
+        address = self._driver.allocate(max(1, int(np.prod(shape)) * np.dtype(_DTYPES[bound.dtype]).itemsize))
+        self._undo.callback(self._driver.free, address)
+        self._addresses[port.name] = address
+        self._context.set_tensor_address(port.name, address)
+        return bound
+
+    def _inspect(self, module: Any) -> tuple[Layer, ...]:
+        inspector = self._engine.create_engine_inspector()
+        if inspector is None:
+            return ()
+        return layers_of_json(str(inspector.get_engine_information(module.LayerInformationFormat.JSON)))
+
+    def _launch(self) -> None:
+        if self._graph is None:
+            self._enqueue()
+        else:
+            self._driver.replay(self._graph, self._stream)
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._driver.handle(self._stream)):
+            raise ModelError(f"{self._title} cannot run this engine ({self._said()}).")
+
+    def _feed(self, feeds: Mapping[str, Array]) -> None:
+        for port in self._ports:
+            if port.is_input:
+                array = np.asarray(feeds[port.name]).astype(_DTYPES[port.dtype])
+                if port.channels_last:
+                    array = np.moveaxis(array, 1, -1)
+                self._driver.upload(self._addresses[port.name], np.ascontiguousarray(array))
+
+    def _fetch(self, port: Port) -> Array:
+        shape = port.shape
+        if port.channels_last:
+            shape = (shape[0], *shape[2:], shape[1])
+        array = np.empty(shape, _DTYPES[port.dtype])
+        self._driver.download(array, self._addresses[port.name])
+        if port.channels_last:
+            array = np.moveaxis(array, -1, 1)
+        return np.ascontiguousarray(array, _host_dtype(port))
+
+    def _said(self) -> str:
+        said = [" ".join(text.split()) for severity, text in self._log.messages if severity.endswith("ERROR")]
+        return said[-1].rstrip(".") if said else "it does not say why"
+
+
+def _compare(runnable: EngineRunnable, model: bytes, tolerance: float, title: str) -> None:
+    from onnx_layermerge.latency.backends._onnxruntime import OnnxRuntimeRunnable
+
+    feeds = runnable.inputs()
+    reference = OnnxRuntimeRunnable(model, {name: feed.shape for name, feed in feeds.items()})
+    try:
+        expected = reference.outputs(feeds)
+    finally:
+        reference.close()
+    for index, (want, got) in enumerate(zip(expected, runnable.outputs(feeds), strict=True)):
+        scale = max(float(np.max(np.abs(want), initial=0.0)), 1e-6)
+        off = float(np.max(np.abs(want.astype(np.float64) - got.astype(np.float64)), initial=0.0)) / scale
+        if not off <= tolerance:  # also true of NaN
+            raise ModelError(
+                f"The engine of {title} computes something else: output {index} is off by {off:.1%} of its largest "
+                f"value, and {tolerance:.1%} is rounding."
+            )
+
+
+def _engine_type(dtype: Any, port: Port) -> str:
+    """The engine's own word for a tensor's type, in ours."""
+    words = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
+    found = words.get(str(dtype.name), str(dtype.name).lower())
+    if found not in _DTYPES:
+        raise ModelError(f"{port.name!r} is a {dtype.name}, which cannot be timed.")
+    return found
+
+
+def _host_dtype(port: Port) -> npt.DTypeLike:
+    return np.float32 if port.dtype in ("fp16", "bf16") else _DTYPES[port.dtype]
