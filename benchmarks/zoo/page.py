@@ -78,6 +78,8 @@ def compressed(found: Row | None) -> str:
     if found.get("unreachable"):
         return found["unreachable"]
     said = f"{found['speedup']:.2f}×, {found['convs_after']} convs"
+    if found.get("sizes"):
+        said += f" ({', '.join('×'.join(map(str, size[1:])) for size in found['sizes'].values() if len(size) > 1)})"
     return f"{said}, **{len(found['faults'])} faults**" if found["faults"] else said
 
 

@@ -77,9 +77,24 @@ def run_entry(entry: Entry, options: argparse.Namespace, scratch: Path) -> list[
         row |= spawn("examine.py", ["inspect", json.dumps(spec)], scratch / "answer.json")
         if options.compress and not row["error"]:
             err.print(f"{entry.name}, {exporter}: compress")
+            if options.small:
+                spec["path"] = str(small(entry, exporter))
             row["compressed"] = spawn("examine.py", ["compress", json.dumps(spec)], scratch / "answer.json")
+            row["compressed"]["sizes"] = entry.small if options.small and not entry.shipped else entry.sample
         rows.append(row)
     return rows
+
+
+def small(entry: Entry, exporter: str) -> Path:
+    """The same network for smaller inputs: its widths and depth are whole, only the arithmetic is less."""
+    folder = MODELS / "small"
+    folder.mkdir(exist_ok=True)
+    path = folder / entry.file(exporter).name
+    if entry.shipped:
+        return entry.file(exporter).relative_to(ROOT)
+    if not path.is_file():
+        export(entry, [exporter], folder, small=True)
+    return path.relative_to(ROOT)
 
 
 def merged(old: list[Row], new: list[Row]) -> list[Row]:
@@ -155,6 +170,7 @@ def write(path: Path, text: str) -> None:
 def options_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [entry.name for entry in ENTRIES]
+    parser.add_argument("--small", action="store_true", help="compress networks exported for smaller inputs")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--exporters", default=",".join((*EXPORTERS, SHIPPED)), help="default: %(default)s")
     parser.add_argument("--compress", action="store_true", help="also compress every file, which takes hours for all")
