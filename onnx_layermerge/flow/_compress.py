@@ -12,8 +12,9 @@ from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.flow._choose import Run, choose
 from onnx_layermerge.flow._data import NO_DATA, noise, open_data
+from onnx_layermerge.flow._latencies import latencies, useful
 from onnx_layermerge.flow._loop import Loop
-from onnx_layermerge.flow._prepare import Progress, check_speedup, latencies, prepare, quiet, useful
+from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
 from onnx_layermerge.flow._rank import loss_bases, scored
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, recorded
 from onnx_layermerge.graph import Session, check_target, load_runnable, narrow, write

@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.errors import TargetError
-from onnx_layermerge.flow._prepare import Prepared, Progress, Timed, quiet
+from onnx_layermerge.flow._latencies import Timed
+from onnx_layermerge.flow._prepare import Prepared, Progress, quiet
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.latency.blocks import placeholder
 from onnx_layermerge.plan import Choice, rivals, solve

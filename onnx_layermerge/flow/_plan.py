@@ -9,7 +9,8 @@ from pathlib import Path
 from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.flow._data import NO_DATA, noise, open_data
-from onnx_layermerge.flow._prepare import Prepared, Progress, Timed, latencies, prepare, quiet, useful
+from onnx_layermerge.flow._latencies import Timed, latencies, useful
+from onnx_layermerge.flow._prepare import Prepared, Progress, prepare, quiet
 from onnx_layermerge.flow._rank import loss_bases, scored
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, named, recorded, substitute
 from onnx_layermerge.latency import Backend, DeviceKey, LatencyTable, open_backend

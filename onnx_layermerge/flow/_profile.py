@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_layermerge.errors import UsageError
-from onnx_layermerge.flow._prepare import Progress, latencies_of, prepare, quiet
+from onnx_layermerge.flow._latencies import latencies_of
+from onnx_layermerge.flow._prepare import Progress, prepare, quiet
 from onnx_layermerge.latency import (
     BackendStatus,
     Bound,

@@ -11,8 +11,9 @@ from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import TargetError
 from onnx_layermerge.fit import FITTED
+from onnx_layermerge.flow._latencies import Timed
 from onnx_layermerge.flow._loop import Plan
-from onnx_layermerge.flow._prepare import Prepared, Progress, Timed
+from onnx_layermerge.flow._prepare import Prepared, Progress
 from onnx_layermerge.graph import Session
 from onnx_layermerge.importance import Scores, collect, score
 from onnx_layermerge.plan import Choice

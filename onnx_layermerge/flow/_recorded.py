@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_layermerge.errors import DeviceError, ProfileError
-from onnx_layermerge.flow._prepare import LEAST_GAIN, LEAST_SHARE, Prepared, Timed
+from onnx_layermerge.flow._latencies import LEAST_GAIN, LEAST_SHARE, Timed
+from onnx_layermerge.flow._prepare import Prepared
 from onnx_layermerge.flow._queue import Queue
 from onnx_layermerge.flow._sheet import sheet_of
 from onnx_layermerge.latency import DeviceKey, Failure, LatencyTable, Measurement, listed, select

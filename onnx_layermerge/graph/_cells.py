@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from onnx_layermerge.graph._line import Line
 from onnx_layermerge.graph._operators import (
     ACTIVATIONS,
     JOINS,
@@ -22,9 +22,6 @@ from onnx_layermerge.graph._operators import (
     keeps_shape,
     same_shape,
 )
-
-if TYPE_CHECKING:
-    from onnx_layermerge.graph._network import Network
 
 __all__ = ["Cell", "find_cells"]
 
@@ -64,7 +61,7 @@ class Cell:
         return _SPELLINGS.get(self.op_types, "·".join(self.op_types))
 
 
-def find_cells(network: Network) -> dict[int, Cell]:
+def find_cells(network: Line) -> dict[int, Cell]:
     """All cells by the position of their first node; none overlap."""
     found: dict[int, Cell] = {}
     position = 0
@@ -76,7 +73,7 @@ def find_cells(network: Network) -> dict[int, Cell]:
     return found
 
 
-def _cell_at(network: Network, start: int) -> Cell | None:
+def _cell_at(network: Line, start: int) -> Cell | None:
     computed = computed_inputs(network.order[start])
     if len(computed) != 1:
         return None
@@ -112,7 +109,7 @@ def _cell_at(network: Network, start: int) -> Cell | None:
     return _cell(network, start, _with_scale(network, start, stops[0]), entry)
 
 
-def _of_shape(network: Network, entry: ir.Value, out: ir.Value) -> bool:
+def _of_shape(network: Line, entry: ir.Value, out: ir.Value) -> bool:
     """Shape kept along a path of nodes that keep it, or known to be equal."""
     value = out
     while value is not entry:
@@ -126,7 +123,7 @@ def _of_shape(network: Network, entry: ir.Value, out: ir.Value) -> bool:
     return True
 
 
-def _with_scale(network: Network, start: int, stop: int) -> int:
+def _with_scale(network: Line, start: int, stop: int) -> int:
     """x·clip(x + 3)/6 and ½·x·(1 + erf(…)): the number behind belongs to the function."""
     while stop - start > 1 and stop < len(network.order):
         node, value = network.order[stop], network.order[stop - 1].outputs[0]
@@ -138,7 +135,7 @@ def _with_scale(network: Network, start: int, stop: int) -> int:
     return stop
 
 
-def _cell(network: Network, start: int, stop: int, entry: ir.Value) -> Cell:
+def _cell(network: Line, start: int, stop: int, entry: ir.Value) -> Cell:
     nodes = network.order[start:stop]
     elementwise = all(
         node.op_type == "BatchNormalization"

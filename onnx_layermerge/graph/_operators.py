@@ -8,12 +8,10 @@ the data.  Whether a stretch of open operators is worth anything is decided wher
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-if TYPE_CHECKING:
-    from onnx_layermerge.graph._network import Network
+from onnx_layermerge.graph._line import Line
 
 __all__ = [
     "ACTIVATIONS",
@@ -90,7 +88,7 @@ def computed_inputs(node: ir.Node) -> list[ir.Value]:
     return list(found)
 
 
-def closed_reason(network: Network, position: int) -> str | None:
+def closed_reason(network: Line, position: int) -> str | None:
     """Why no block may contain this node; None when one may."""
     node = network.order[position]
     if node.domain not in ("", "ai.onnx"):
@@ -102,7 +100,7 @@ def closed_reason(network: Network, position: int) -> str | None:
     return _CLOSED.get(node.op_type)
 
 
-def alone_reason(network: Network, position: int) -> str | None:
+def alone_reason(network: Line, position: int) -> str | None:
     """Why this node lies in no block; None for what is never a barrier by itself (convolutions, activations)."""
     node = network.order[position]
     closed = closed_reason(network, position)

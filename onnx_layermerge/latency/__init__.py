@@ -16,13 +16,14 @@
 
 from __future__ import annotations
 
+from onnx_layermerge.latency._clock import Clock, Instant, cpu_clock
 from onnx_layermerge.latency._device import PROTOCOL_VERSION, DeviceKey
 from onnx_layermerge.latency._fill import answers, fill
 from onnx_layermerge.latency._interleave import interleave, measure
 from onnx_layermerge.latency._json_form import Entry, Pair, Section, time_text
 from onnx_layermerge.latency._manage import Counts, differs, listed, select
 from onnx_layermerge.latency._protocol import BlockSpec, slopes
-from onnx_layermerge.latency._sampling import Clock, Instant, Progress, clock_of, cpu_clock
+from onnx_layermerge.latency._sampling import Progress, clock_of
 from onnx_layermerge.latency._statistics import Bound, Failure, Measurement, Ratio, StopReason, Value
 from onnx_layermerge.latency._table import LatencyTable, default_path
 from onnx_layermerge.latency.backends import (

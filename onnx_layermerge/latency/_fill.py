@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sized
 
+from onnx_layermerge.latency._clock import Clock
 from onnx_layermerge.latency._json_form import Entry
 from onnx_layermerge.latency._protocol import BlockSpec, Store, slopes
-from onnx_layermerge.latency._sampling import Clock, Progress, clock_of, no_progress
+from onnx_layermerge.latency._sampling import Progress, clock_of, no_progress
 from onnx_layermerge.latency._statistics import Bound, Failure, Value
 from onnx_layermerge.latency._supervisor import HANG_S, isolated_slopes
 from onnx_layermerge.latency._table import LatencyTable

@@ -5,17 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_layermerge.errors import ModelError
-from onnx_layermerge.latency._sampling import (
-    Clock,
-    Instant,
-    Progress,
-    balanced_orders,
-    cpu_clock,
-    no_progress,
-    repeats_for,
-    sample,
-    warm_up,
-)
+from onnx_layermerge.latency._clock import Clock, Instant, cpu_clock
+from onnx_layermerge.latency._sampling import Progress, balanced_orders, no_progress, repeats_for, sample, warm_up
 from onnx_layermerge.latency._statistics import (
     Measurement,
     Ratio,

@@ -30,16 +30,8 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 import numpy as np
 
 from onnx_layermerge.errors import ModelError, UsageError
-from onnx_layermerge.latency._sampling import (
-    Clock,
-    Progress,
-    balanced_orders,
-    cpu_clock,
-    no_progress,
-    repeats_for,
-    sample,
-    warm_up,
-)
+from onnx_layermerge.latency._clock import Clock, cpu_clock
+from onnx_layermerge.latency._sampling import Progress, balanced_orders, no_progress, repeats_for, sample, warm_up
 from onnx_layermerge.latency._statistics import (
     FEWEST_ROUNDS,
     Bound,

@@ -1,34 +1,18 @@
-"""Clocks, single samples, warm-up: what every form of measurement shares.
-
-The clock is a parameter. On a CPU it is the process's CPU time beside wall time, because on a
-busy machine only the former repeats. A backend whose work happens elsewhere brings its own.
-"""
+"""Single samples, warm-up, orders: what every form of measurement shares."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
+from onnx_layermerge.latency._clock import Clock, Instant, cpu_clock
 from onnx_layermerge.latency._statistics import median
 from onnx_layermerge.latency.backends import Backend, Runnable
 
 SHORTEST_SAMPLE_S = 200e-6
 """A sample repeats the inference until it lasts this long, so that reading the clock is < 1 %."""
-
-
-class Instant(NamedTuple):
-    """A reading of a clock; only differences have a meaning."""
-
-    seconds: float
-    """The headline unit: CPU seconds of this process, or a device's own seconds."""
-    wall_s: float
-
-
-Clock = Callable[[], Instant]
 
 
 Progress = Callable[[int, int, str], None]
@@ -37,11 +21,6 @@ Progress = Callable[[int, int, str], None]
 
 def no_progress(done: int, total: int, what: str) -> None:
     """Show nothing."""
-
-
-def cpu_clock() -> Instant:
-    """CPU time of this process (user + system, all threads) and wall time."""
-    return Instant(time.process_time_ns() * 1e-9, time.perf_counter_ns() * 1e-9)
 
 
 def clock_of(backend: Backend) -> Clock:

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from onnx_layermerge.errors import DeviceError, ModelError
+from onnx_layermerge.latency._clock import Clock, Instant, cpu_clock
 from onnx_layermerge.latency._frames import SHARED, read_frame, write_frame
 from onnx_layermerge.latency._protocol import BlockSpec, slopes
 from onnx_layermerge.latency._records import encode
-from onnx_layermerge.latency._sampling import Clock, Instant, clock_of, cpu_clock
+from onnx_layermerge.latency._sampling import clock_of
 
 __all__ = ["serve"]
 

@@ -9,7 +9,8 @@ import pytest
 
 from onnx_layermerge import DeviceError, UsageError, plan, profile
 from onnx_layermerge.flow import _sheet, overview
-from onnx_layermerge.flow._prepare import LEAST_GAIN, LEAST_SHARE, base_latency, latencies, prepare, useful
+from onnx_layermerge.flow._latencies import LEAST_GAIN, LEAST_SHARE, base_latency, latencies, useful
+from onnx_layermerge.flow._prepare import prepare
 from onnx_layermerge.flow._sheet import sheet_of
 from onnx_layermerge.latency import Bound, Failure, LatencyTable, Measurement, fill
 from tests import zoo
@@ -82,7 +83,7 @@ def test_a_budget_stops_in_time_and_says_what_is_left(
 ) -> None:
     net, path = jobs.save(wide_net, tmp_path)
     monkeypatch.setattr("onnx_layermerge.flow._queue.PORTION", 6)
-    monkeypatch.setattr("onnx_layermerge.flow._prepare.now_s", lambda: machine.now_s)
+    monkeypatch.setattr("onnx_layermerge.flow._latencies.now_s", lambda: machine.now_s)
     whole = profile([path], profile=tmp_path / "whole.sqlite")
     half_s = machine.now_s / 2
     start = machine.now_s
@@ -103,7 +104,7 @@ def test_a_budget_stops_in_time_and_says_what_is_left(
 def test_the_most_useful_blocks_come_first(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block of a large network is worth more than one of a small network."""
     monkeypatch.setattr("onnx_layermerge.flow._queue.PORTION", 4)
-    monkeypatch.setattr("onnx_layermerge.flow._prepare.now_s", lambda: machine.now_s)
+    monkeypatch.setattr("onnx_layermerge.flow._latencies.now_s", lambda: machine.now_s)
     small = zoo.Net(seed=1)
     small_path = small.save(tmp_path / "small.onnx", jobs.blocks(small, small.input("x", (1, 6, 4, 4)), 2, 6, 8))
     large = zoo.Net(seed=2)

@@ -119,7 +119,7 @@ def test_a_ceiling_goes_along_and_no_block_starts_no_process(rough: Rough) -> No
 def test_a_budget_ends_it(rough: Rough) -> None:
     blocks = [rough.block(f"b{n}") for n in range(200)]
     results = isolated_slopes(blocks, rough.reopen, budget_s=1.0, **(FAST | {"cap_s": 0.2}))
-    assert 0 < len(results) < 200
+    assert len(results) < 200, "on a slow machine perhaps none, as starting the worker counts as well"
 
 
 def test_an_interrupt_ends_the_worker_too(rough: Rough) -> None:

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_layermerge.errors import DeviceError, ModelError
+from onnx_layermerge.latency._clock import Instant
 from onnx_layermerge.latency._device import DeviceKey
-from onnx_layermerge.latency._sampling import Instant
 from onnx_layermerge.latency.backends import Reopen, preset_input
 from onnx_layermerge.latency.backends._cuda import Driver
 from onnx_layermerge.latency.backends.tensorrt._build import BuildOptions, Port, build, type_faults
