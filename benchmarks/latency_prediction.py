@@ -5,8 +5,9 @@ random order, of one kind or of all, until the table promises a wanted speed-up.
 and timed interleaved with the original. Beside it stands what the same plan would be promised by blocks timed alone:
 each cut out at its own ends, one copy, and added up.
 
-    python benchmarks/latency_prediction.py efficientnet_lite0=models/efficientnet_lite0.onnx … \
-        --plans 12 --record benchmarks/records/latency_prediction.json
+    python benchmarks/zoo/export.py mobilenet_v2 --size 224 --into models/224 --exporters torchscript
+    python benchmarks/latency_prediction.py mobilenet_v2=models/224/mobilenet_v2.torchscript.onnx … \
+        --plans 12 --loop --record benchmarks/records/latency_prediction.json
 
 CPU time of one thread; ratios from interleaved runs. The closed loop (asked against reached) follows with --loop.
 """

@@ -39,13 +39,15 @@ def examples(sample: dict[str, tuple[int, ...]], batch: int, seed: int) -> dict[
     }
 
 
-def network(entry: Entry, small: bool) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The network in eval mode, and inputs for it."""
+def network(entry: Entry, small: bool, size: int | None = None) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The network in eval mode, and inputs for it; ``size`` overrides every spatial size."""
     seed = zlib.crc32(entry.name.encode())
     module, _, function = entry.build.partition(":")
     torch.manual_seed(seed)
     net = getattr(importlib.import_module(f"nets.{module}"), function)()
     sample = entry.small if small else entry.sample
+    if size is not None:
+        sample = {name: (*shape[:1], *(size for _ in shape[1:])) for name, shape in sample.items()}
     settle(net, tuple(examples(sample, SETTLING_BATCH, seed).values()), seed)
     return net, examples(sample, BATCH, seed + 1)
 
@@ -81,13 +83,14 @@ def main() -> int:
     parser.add_argument("name", choices=[entry.name for entry in ENTRIES if not entry.shipped])
     parser.add_argument("--exporters", default=",".join(EXPORTERS))
     parser.add_argument("--small", action="store_true", help="at the size of the fixtures")
+    parser.add_argument("--size", type=int, help="at this spatial size")
     parser.add_argument("--into", type=Path, default=MODELS)
     options = parser.parse_args()
     entry = next(entry for entry in ENTRIES if entry.name == options.name)
     options.into.mkdir(parents=True, exist_ok=True)
     for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    net, inputs = network(entry, options.small)
+    net, inputs = network(entry, options.small, options.size)
     failed = 0
     for exporter in options.exporters.split(","):
         path = options.into / entry.file(exporter).name
