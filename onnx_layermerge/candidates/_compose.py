@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from onnx_layermerge.candidates._space import geometry_of, window_of
+from onnx_layermerge.candidates._space import Space, geometry_of, window_of
 from onnx_layermerge.graph import Network, Pool, Region, computed_inputs, pool_of, scale_of
 from onnx_layermerge.merge import AffineConv, Geometry, MergedConv
 
@@ -40,7 +40,8 @@ class _Walk(Generic[V]):
     keep: Sequence[bool]
     algebra: _Algebra[V]
 
-    def result(self, start: V, channels: int) -> V | None:
+    def result(self, start: V, channels: int) -> tuple[V, int] | None:
+        """The exit's value and its channels."""
         network, region = self.network, self.region
         kept = dict(zip(region.convs, self.keep, strict=True))
         state: dict[str, tuple[V, int]] = {region.entry: (start, channels)}
@@ -67,7 +68,7 @@ class _Walk(Generic[V]):
                 return None
             state[str(network.order[after - 1].outputs[0].name)] = found
             position = after
-        return state[region.exit][0]
+        return state[region.exit]
 
     def _linear(self, position: int, sources: list[tuple[V, int]]) -> tuple[V, int] | None:
         node = self.network.order[position]
@@ -83,8 +84,12 @@ class _Walk(Generic[V]):
         present = [given for given in node.inputs if given is not None]
         if len(sources) < 2 or len(present) != len(sources) or node.op_type not in ("Add", "Sum", "Concat"):
             return None
+        joined = node.op_type == "Concat"
+        if joined and node.attributes["axis"].as_int() not in (1, 1 - len(node.outputs[0].shape or ())):
+            return None
         for other, width in sources[1:]:
-            joined = node.op_type == "Concat"
+            if not joined and width != channels:
+                return None  # a broadcast
             value = self.algebra.beside(value, other) if joined else self.algebra.plus(value, other)
             channels = channels + width if joined else channels
         return value, channels
@@ -143,13 +148,17 @@ def averages(network: Network, region: Region) -> int:
     return sum(pool is not None and pool.mean for pool in pools)
 
 
-def geometry_through(network: Network, region: Region, keep: Sequence[bool], channels: int) -> Geometry | None:
-    """Geometry of the kept convolutions; None where the algebra ends or branches no longer lie on one grid."""
+def geometry_through(network: Network, region: Region, keep: Sequence[bool], space: Space) -> Geometry | None:
+    """Geometry of the kept convolutions; None where the algebra ends, or leaves the grid or the width of ``space``."""
     rank = len(network.convs[region.convs[0]].kernel)
+    walk = _Walk(network, region, keep, _Geometries(network))
     try:
-        return _Walk(network, region, keep, _Geometries(network)).result(Geometry.identity(rank), channels)
+        found = walk.result(Geometry.identity(rank), space.channels_in)
     except ValueError:  # two branches that a removed convolution would leave on different grids
         return None
+    if found is None or found[1] != space.channels_out or not found[0].same_grid(space.geometry):
+        return None
+    return found[0]
 
 
 def merge_through(network: Network, region: Region, keep: Sequence[bool], channels: int) -> MergedConv:
@@ -163,4 +172,4 @@ def merge_through(network: Network, region: Region, keep: Sequence[bool], channe
     found = _Walk(network, region, keep, _Convs(network)).result(start, channels)
     if found is None:
         raise ValueError(f"no rule for a node between {region.entry} and {region.exit}")
-    return found
+    return found[0]

@@ -35,7 +35,7 @@ def merged(network: Network, region: Region, space: Space) -> Iterator[Candidate
     if len(region.convs) + averages(network, region) < 2:
         return
     keep = (True,) * len(region.convs)
-    geometry = geometry_through(network, region, keep, space.channels_in)
+    geometry = geometry_through(network, region, keep, space)
     if geometry is not None and max(geometry.kernel) <= MAX_KERNEL:
         yield _candidate(network, region, keep, geometry, space)
 
@@ -58,7 +58,7 @@ def subsets(network: Network, region: Region, space: Space) -> Iterator[Candidat
     for total, keep in sorted(keep_subset(growth, norm, reducible).items()):
         if all(keep) or not any(keep) or total + 1 > MAX_KERNEL:
             continue
-        geometry = geometry_through(network, region, keep, space.channels_in)
+        geometry = geometry_through(network, region, keep, space)
         if geometry is not None:
             yield _candidate(network, region, keep, geometry, space)
 

@@ -84,6 +84,10 @@ class Follower:
         last = path.states[self._network.values[region.exit]]
         if not isinstance(last, _Grid) or last.channels < 1:
             return "does not come back to the image grid"
+        entry, exit = self._network.values[region.entry], self._network.values[region.exit]
+        weight = self._network.convs[region.convs[0]].weight.dtype
+        if any(value.dtype is not None and value.dtype.numpy() != weight for value in (entry, exit)):
+            return "changes the element type"
         return Space(path.channels, last.channels, last.geometry, path.channelwise, path.linear)
 
     def _begin(self, region: Region) -> _Path:
@@ -117,8 +121,10 @@ class Follower:
             state = cast(_State, found)
             if len(known.node.outputs) > 1 and isinstance(state, _Grid):
                 state = _Grid(state.geometry, _width(value) or 0)
-            size = known.size(value, rank)
-            if state == "loose" and size is not None and size in path.grids and (width := _width(value)):
+            size, width = known.size(value, rank), _width(value)
+            if isinstance(state, _Grid) and width not in (None, state.channels):
+                state = "loose"  # a constant or a value without a grid broadcasts it
+            if state == "loose" and size is not None and size in path.grids and width:
                 state = _Grid(path.grids[size], width)
             if isinstance(state, _Grid):
                 _register(path.grids, size, state.geometry)

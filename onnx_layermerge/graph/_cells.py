@@ -98,7 +98,7 @@ def _cell_at(network: Line, start: int) -> Cell | None:
                 last_use[value] = users[-1]
         last_use = {value: last for value, last in last_use.items() if last > position}
         out = node.outputs[0]
-        if list(last_use) == [out] and (keeps_shape(node) or same_shape(entry, out)) and _of_shape(network, entry, out):
+        if list(last_use) == [out] and _of_shape(entry, out):
             closures.append(end)
             if read_at[-1] <= position:
                 break
@@ -109,17 +109,24 @@ def _cell_at(network: Line, start: int) -> Cell | None:
     return _cell(network, start, _with_scale(network, start, stops[0]), entry)
 
 
-def _of_shape(network: Line, entry: ir.Value, out: ir.Value) -> bool:
-    """Shape kept along a path of nodes that keep it, or known to be equal."""
-    value = out
-    while value is not entry:
+def _of_shape(entry: ir.Value, out: ir.Value) -> bool:
+    """Known to be of the entry's shape: both are written down, or nothing on the way could change it."""
+    if same_shape(entry, out):
+        return True
+    kept, waiting = {entry}, [out]
+    while waiting:
+        value = waiting.pop()
+        if value in kept:
+            continue
         node = value.producer()
-        if node is None or not (keeps_shape(node) or node.op_type in JOINS):
-            return same_shape(entry, out)
-        computed = computed_inputs(node)
-        if len(computed) > 1:
-            return same_shape(entry, out) or entry in computed
-        value = computed[0]
+        if node is None:
+            return False
+        if not keeps_shape(node):
+            constants = [dims_of(v) for v in node.inputs if v is not None and v.const_value is not None]
+            if node.op_type not in JOINS or any(prod(dims) != 1 for dims in constants):
+                return False
+        kept.add(value)
+        waiting += computed_inputs(node)
     return True
 
 

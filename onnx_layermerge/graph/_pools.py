@@ -49,6 +49,8 @@ def scale_of(node: ir.Node, channels: int) -> tuple[np.ndarray, np.ndarray] | No
     rank = len(computed[0].shape)
     ones, zeros = np.ones(channels), np.zeros(channels)
     if node.op_type == "BatchNormalization":
+        if "training_mode" in node.attributes and node.attributes["training_mode"].as_int():
+            return None  # statistics of the batch, not the constants
         given = [value.const_value.numpy().astype(np.float64) for value in node.inputs[1:5] if _constant(value)]  # type: ignore[union-attr]
         if len(given) != 4 or any(array.shape != (channels,) for array in given):
             return None

@@ -23,7 +23,7 @@ def check_target(path: str | Path, *, not_over: str | Path | None = None) -> Pat
     """The output path, after every check that can be made before any work is done.
 
     Raises:
-        OutputError: its folder is missing, it is a directory, or it is the input itself.
+        OutputError: its folder is missing, it is a directory, or it is the input itself or its weights.
     """
     target = Path(path)
     if target.is_dir():
@@ -34,6 +34,10 @@ def check_target(path: str | Path, *, not_over: str | Path | None = None) -> Pat
         raise OutputError(f"the folder {target.parent} is not writable; choose another.")
     if not_over is not None and target.exists() and Path(not_over).exists() and target.samefile(not_over):
         raise OutputError(f"{target} is the input itself; choose another output.")
+    if not_over is not None and target.exists():
+        folder = Path(not_over).parent
+        if any((folder / name).exists() and target.samefile(folder / name) for name in _locations(Path(not_over))):
+            raise OutputError(f"{target} holds the weights of the input; choose another output.")
     return target
 
 
@@ -146,9 +150,16 @@ def _data_name(target: Path, sources: list[Path]) -> str:
         place = target.parent / name
         if not os.path.lexists(place):
             return name
-        if name in own and not any(source.exists() and source.samefile(place) for source in sources):
+        mapped = any(source.exists() and source.samefile(place) for source in sources)
+        if name in own and not mapped and not _read_by_others(target, name):
             return name
         number += 1
+
+
+def _read_by_others(target: Path, name: str) -> bool:
+    """Whether another model in the folder names the data file (a copy of an earlier output, say)."""
+    others = (path for path in target.parent.glob("*.onnx") if path.name != target.name and path.is_file())
+    return any(name in _locations(path) for path in others)
 
 
 def _locations(target: Path) -> set[str]:
@@ -175,8 +186,8 @@ def _move_in(beside: Path, target: Path, data: str) -> None:
     try:
         if os.path.lexists(place):
             for number, old in enumerate((target, place)):
+                aside.append((beside / f"old.{number}", old))  # first: an interrupt in between must not lose it
                 os.replace(old, beside / f"old.{number}")
-                aside.append((beside / f"old.{number}", old))
         if (beside / data).exists():
             os.replace(beside / data, place)
             placed = True
@@ -185,5 +196,6 @@ def _move_in(beside: Path, target: Path, data: str) -> None:
         if placed:
             place.unlink(missing_ok=True)
         for kept, old in aside:
-            os.replace(kept, old)
+            if kept.exists():
+                os.replace(kept, old)
         raise

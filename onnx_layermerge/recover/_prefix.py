@@ -52,12 +52,18 @@ class Prefix:
         self.original = self._cut(self._network.model, self.original, live)
 
     def _cut(self, model: ir.Model, batches: Sequence[Arrays], names: Sequence[str]) -> list[Arrays]:
-        run = part_runner(model, list(batches[0]), sorted(names))
+        run = part_runner(model, _present(model, batches[0]), sorted(names))
         return [run(values) for values in batches]
 
     def runs(self, model: ir.Model, wanted: Sequence[str], met: Sequence[str]) -> Iterator[tuple[Arrays, Arrays]]:
         """For each batch, the values ``wanted`` of the original and ``met`` of ``model``."""
         original = part_runner(self._network.model, list(self.original[0]), sorted(wanted))
-        deployed = part_runner(model, list(self.deployed[0]), sorted(met))
+        deployed = part_runner(model, _present(model, self.deployed[0]), sorted(met))
         for one, other in zip(self.original, self.deployed, strict=True):
             yield original(one), deployed(other)
+
+
+def _present(model: ir.Model, values: Arrays) -> list[str]:
+    """Those of the values that ``model`` still has: what only a replaced block read is gone."""
+    known = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    return [name for name in values if name in known]

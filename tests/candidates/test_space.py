@@ -115,6 +115,47 @@ def test_an_average_that_leaves_the_padding_out_is_not_linear() -> None:
     assert isinstance(found, Space) and not found.linear
 
 
+def test_a_map_that_a_vector_widens_is_followed_by_its_width_or_refused() -> None:
+    """Bottleneck attention: a channel gate [N, 8, 1, 1] plus a spatial map [N, 1, H, W] is [N, 8, H, W]."""
+    net = zoo.Net()
+    c0 = net.conv(net.input(shape=("N", 4, 8, 8)), "c0", 8)
+    gate = net.conv(net.node("GlobalAveragePool", c0, name="gap"), "s1", 8, 1)
+    both = net.node("Add", gate, net.conv(c0, "map", 1, 3), name="att", channels=8)
+    network = net.network(net.conv(net.node("Mul", c0, both, name="scaled"), "last", 4))
+    for found in spaces(network).values():
+        assert isinstance(found, str) or found.channels_out in (1, 4, 8)
+    whole = spaces(network)[("c0", "att")]
+    assert isinstance(whole, Space) and whole.channels_out == 8
+    net = zoo.Net()
+    c0 = net.conv(net.input(shape=("N", 4, 8, 8)), "c0", 1)
+    wide = net.constant("wide", np.ones((1, 8, 1, 1), "f"))
+    total = net.node("Sum", c0, net.conv(c0, "c1", 1), wide, name="sum", channels=8)
+    network = net.network(net.conv(total, "last", 4))
+    assert not [c for c in offered(network, "drop") if c.region.exit == "sum"]
+
+
+def test_blocks_do_not_change_the_element_type() -> None:
+    net = zoo.Net()
+    c0 = net.relu(net.conv(net.input(shape=("N", 4, 8, 8)), "c0", 4), "r0")
+    half = net.node("Cast", c0, name="half", to=zoo.onnx.TensorProto.FLOAT16)
+    net.dtype = np.dtype(np.float16)
+    inner = net.conv(half, "inner", 4)
+    net.dtype = np.dtype(np.float32)
+    back = net.node("Cast", inner, name="back", to=zoo.onnx.TensorProto.FLOAT)
+    found = spaces(net.network(net.conv(back, "last", 4)))
+    assert found[("x", "inner")] == "changes the element type"
+    assert isinstance(found[("half", "inner")], Space)
+
+
+def test_a_concatenation_along_the_image_is_no_merge() -> None:
+    net = zoo.Net()
+    x = net.input(shape=("N", 4, 8, 8))
+    halves = [net.node("Conv", x, net.constant(f"w{n}", net.rng.standard_normal((4, 4, 3, 3)).astype("f")),
+                       name=f"h{n}", pads=[1] * 4, strides=[2, 1], channels=4) for n in (1, 2)]  # fmt: skip
+    network = net.network(net.conv(net.node("Concat", *halves, name="cat", axis=2, channels=4), "last", 4))
+    assert not [c for c in offered(network, "merge", "merge-all", "merge-subset") if c.region.exit in ("cat", "last")]
+
+
 def test_a_fire_module_merges_into_one_convolution() -> None:
     net = zoo.Net()
     squeezed = net.conv(net.input(shape=("N", 4, 9, 9)), "squeeze", 2, 1)

@@ -140,6 +140,15 @@ def test_a_constant_that_widens_is_no_activation() -> None:
     assert net.network(net.node("Mul", narrow, rows, name="wide", channels=4)).cells == {}
 
 
+def test_what_widens_inside_is_no_activation() -> None:
+    net = zoo.Net()
+    narrow = net.conv(net.input(), "first", 1)
+    rows = net.constant("rows", np.ones((1, 4, 1, 1), "f"))
+    wide = net.node("Add", narrow, rows, name="wide", channels=4)
+    network = net.network(net.conv(net.relu(wide, "r"), "second", 4))
+    assert [cell.entry for cell in network.cells.values()] == ["wide"]
+
+
 def test_a_shape_that_is_not_known_to_come_back_is_no_norm() -> None:
     net = zoo.Net()
     first = net.conv(net.input(shape=("N", 4, "H", "W")), "first", 4)

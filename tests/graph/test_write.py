@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from onnx_layermerge.errors import OutputError
-from onnx_layermerge.graph import Session, write
+from onnx_layermerge.graph import Session, check_target, write
 from onnx_layermerge.graph import _write as module
 from onnx_layermerge.graph._load import load
 from tests import zoo
@@ -161,3 +161,22 @@ def test_an_invalid_model_in_two_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"fails the ONNX checker .*Rely"):
         write(model, tmp_path / "out.onnx")
     assert digests(tmp_path) == before
+
+
+def test_the_weights_of_the_input_are_no_output(tmp_path: Path) -> None:
+    path, _ = model_in_two(tmp_path)
+    before = digests(tmp_path)
+    with pytest.raises(OutputError, match="holds the weights of the input"):
+        check_target(tmp_path / "in.bin", not_over=path)
+    assert digests(tmp_path) == before
+
+
+def test_data_that_a_copy_still_reads_are_not_written_over(tmp_path: Path) -> None:
+    _, model = model_in_two(tmp_path)
+    write(model, tmp_path / "out.onnx")
+    (tmp_path / "keep.onnx").write_bytes((tmp_path / "out.onnx").read_bytes())
+    kept = result(tmp_path / "keep.onnx")
+    _, other = model_in_two(tmp_path, seed=5, name="other")
+    write(other, tmp_path / "out.onnx")
+    np.testing.assert_array_equal(result(tmp_path / "keep.onnx"), kept)
+    assert not np.array_equal(result(tmp_path / "out.onnx"), kept)
