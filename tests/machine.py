@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_layermerge.flow import _compress, _plan, _prepare, _profile, _verify
+from onnx_layermerge.flow import _compress, _latencies, _plan, _profile, _verify
 from onnx_layermerge.latency import DeviceKey, Instant, fill, interleave
 from onnx_layermerge.verify import _speed
 
@@ -66,8 +66,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Machine:
     for module in (_compress, _plan, _profile, _verify):
         monkeypatch.setattr(module, "open_backend", lambda name, device: machine)
     replaced: list[tuple[Any, str, Any]] = [
-        (_prepare, "fill", partial(fill, clock=machine.clock)),
-        (_prepare, "interleave", partial(interleave, clock=machine.clock)),
+        (_latencies, "fill", partial(fill, clock=machine.clock)),
+        (_latencies, "interleave", partial(interleave, clock=machine.clock)),
         (_speed, "interleave", partial(interleave, clock=machine.clock)),
     ]
     for module, name, function in replaced:

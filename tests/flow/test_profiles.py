@@ -10,8 +10,8 @@ import pytest
 
 from onnx_layermerge import DeviceError, ProfileError, UsageError, plan, profile
 from onnx_layermerge.flow import (
+    _latencies,
     _plan,
-    _prepare,
     diff_tables,
     export_table,
     import_table,
@@ -49,8 +49,8 @@ def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **words: object) -> object:
         raise AssertionError("something was timed")
 
-    monkeypatch.setattr(_prepare, "fill", refuse)
-    monkeypatch.setattr(_prepare, "interleave", refuse)
+    monkeypatch.setattr(_latencies, "fill", refuse)
+    monkeypatch.setattr(_latencies, "interleave", refuse)
 
 
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
