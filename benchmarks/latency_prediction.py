@@ -26,9 +26,10 @@ from scipy.stats import spearmanr
 
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.errors import TargetError
-from onnx_layermerge.flow._latencies import Timed, latencies, useful
+from onnx_layermerge.flow._latencies import latencies
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Prepared, prepare
+from onnx_layermerge.flow._timed import Timed, useful
 from onnx_layermerge.graph import append_series, extract, model_of, to_bytes
 from onnx_layermerge.latency import Backend, LatencyTable, open_backend
 from onnx_layermerge.latency._clock import cpu_clock

@@ -64,9 +64,10 @@ def row(model: str, check: int) -> dict[str, Any]:
 
 def checked(model: str, folder: Path, count: int) -> dict[str, Any]:
     """Time some of what was not timed in full: was any of it worth having?"""
-    from onnx_layermerge.flow._latencies import LEAST_GAIN, LEAST_SHARE, base_latency
+    from onnx_layermerge.flow._latencies import base_latency
     from onnx_layermerge.flow._prepare import prepare
     from onnx_layermerge.flow._sheet import sheet_of
+    from onnx_layermerge.flow._timed import LEAST_GAIN, LEAST_SHARE
     from onnx_layermerge.latency import LatencyTable, Measurement, fill, open_backend
 
     prepared, backend = prepare(model), open_backend()

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic as now_s
 
-from onnx_layermerge.candidates import Candidate
-from onnx_layermerge.errors import TargetError
+from onnx_layermerge.flow._in_place import in_place
 from onnx_layermerge.flow._prepare import Prepared, Progress, quiet
 from onnx_layermerge.flow._queue import Queue, Tally
 from onnx_layermerge.flow._sheet import Sheet, sheet_of
+from onnx_layermerge.flow._timed import LEAST_GAIN, LEAST_SHARE, Timed, timed_of
 from onnx_layermerge.graph import runnable_form, to_bytes
-from onnx_layermerge.latency import Backend, Failure, LatencyTable, Measurement, Value, clock_of, fill, interleave
+from onnx_layermerge.latency import Backend, LatencyTable, clock_of, fill, interleave
 from onnx_layermerge.verify import structure_key
 
-__all__ = ["LEAST_GAIN", "LEAST_SHARE", "Timed", "base_latency", "latencies", "latencies_of", "useful"]
-
-# METHOD §3: a candidate that is not clearly faster than what it replaces is never fitted.
-LEAST_GAIN = 0.03
-# A saving below this share of the whole network is not worth an entry in a plan.
-LEAST_SHARE = 0.002
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Seconds each candidate would save (old − new), by key; ``failed`` names those the backend could not time.
-
-    A candidate in neither is too slow to be of use, or was left out for lack of time.  Of the blocks, ``bounded`` were
-    given up after a look, in this run or an earlier one, and ``skipped`` without any.
-    """
-
-    savings_s: Mapping[str, float]
-    replaced_s: Mapping[str, float]
-    base_s: float
-    timed: int
-    reused: int
-    failed: Mapping[str, str]
-    warnings: tuple[str, ...] = ()
-    bounded: int = 0
-    skipped: int = 0
-
+__all__ = ["base_latency", "latencies", "latencies_of"]
 
 def base_latency(
     prepared: Prepared,
@@ -136,34 +111,8 @@ def latencies_of(
     left = queue.left()
     progress("time", queue.tally.total, queue.tally.total, queue.tally.words())
     values = {key: entry.value for key, entry in table.entries(device).items()}
-    timed = [_timed(sheet, base_s, values, tuple(warnings)) for sheet, base_s in sheets]
+    timed = []
+    for sheet, base_s in sheets:
+        promised = replace(timed_of(sheet, base_s, values), warnings=tuple(warnings))
+        timed.append(in_place(sheet.prepared, promised, backend, table, stop_s=stop_s, progress=progress))
     return timed, queue.tally, left
-
-
-def _timed(sheet: Sheet, base_s: float, values: Mapping[str, Value], warnings: tuple[str, ...]) -> Timed:
-    savings, replaced, failed = {}, {}, {}
-    for use in sheet.uses:
-        before, after = values.get(use.old), values.get(use.new)
-        for value in (before, after):
-            if isinstance(value, Failure):
-                failed[use.candidate.key] = value.reason
-        if isinstance(before, Measurement) and isinstance(after, Measurement):
-            savings[use.candidate.key] = before.seconds - after.seconds
-            replaced[use.candidate.key] = before.seconds
-    return Timed(savings, replaced, base_s, 0, 0, failed, warnings)
-
-
-def useful(prepared: Prepared, timed: Timed) -> list[Candidate]:
-    """Candidates that save enough to be fitted.
-
-    Raises:
-        TargetError: nothing in the model is worth replacing on this device.
-    """
-    kept = []
-    for candidate in prepared.candidates:
-        saving = timed.savings_s.get(candidate.key, 0.0)
-        if saving >= max(LEAST_GAIN * timed.replaced_s.get(candidate.key, 0.0), LEAST_SHARE * timed.base_s):
-            kept.append(candidate)
-    if not kept:
-        raise TargetError("no replacement is faster than what it replaces here; the best measured speed-up is 1.00×.")
-    return kept

@@ -7,15 +7,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx_layermerge.errors import DeviceError, ProfileError
-from onnx_layermerge.flow._latencies import LEAST_GAIN, LEAST_SHARE, Timed
+from onnx_layermerge.flow._in_place import in_place_recorded
 from onnx_layermerge.flow._prepare import Prepared
 from onnx_layermerge.flow._queue import Queue
 from onnx_layermerge.flow._sheet import sheet_of
-from onnx_layermerge.latency import DeviceKey, Failure, LatencyTable, Measurement, listed, select
+from onnx_layermerge.flow._timed import LEAST_GAIN, LEAST_SHARE, Timed, timed_of
+from onnx_layermerge.latency import DeviceKey, LatencyTable, listed, select
 
 __all__ = ["MISMATCH", "Recorded", "mismatch", "named", "recorded", "substitute"]
 
@@ -72,16 +73,24 @@ def named(table: LatencyTable, words: str) -> DeviceKey:
     return devices[0] if devices and not words else select(devices, words, table.path)
 
 
-def substitute(table: LatencyTable, backend: str, device: str, refused: DeviceError) -> DeviceKey:
-    """The table's device for a backend and device that cannot be opened here.
+def substitute(
+    table: LatencyTable, backend: str, device: str, precision: str, refused: DeviceError
+) -> DeviceKey:
+    """The table's device for a backend, device and precision that cannot be opened here.
 
     Raises:
         DeviceError: the table does not hold exactly one that these words could mean.
     """
-    fitting = [key for key in table.devices() if key.backend == backend and (key.threads > 0) == (device == "cpu")]
+    fitting = [
+        key
+        for key in table.devices()
+        if key.backend == backend and key.precision == precision and (key.threads > 0) == (device == "cpu")
+    ]
     if len(fitting) == 1:
         return fitting[0]
-    held = f"several such devices, name one with --from-table: {listed(fitting)}" if fitting else "no such device"
+    held = f"no such device in {precision}"
+    if fitting:
+        held = f"several such devices, name one with --from-table: {listed(fitting)}"
     raise DeviceError(f"{str(refused).rstrip('.')}, and {table.path} holds {held}.") from refused
 
 
@@ -104,26 +113,13 @@ def recorded(prepared: Prepared, device: DeviceKey, table: LatencyTable) -> Reco
     )
     lacking = {spec.key for spec in queue if spec is not None}
     values = {key: entry.value for key, entry in table.entries(device).items()}
-    savings, replaced, failed, missing = {}, {}, {}, 0
-    for use in sheet.uses:
-        before, after = values.get(use.old), values.get(use.new)
-        for value in (before, after):
-            if isinstance(value, Failure):
-                failed[use.candidate.key] = value.reason
-        if isinstance(before, Measurement) and isinstance(after, Measurement):
-            savings[use.candidate.key] = before.seconds - after.seconds
-            replaced[use.candidate.key] = before.seconds
-        elif use.candidate.key not in failed and lacking & {use.old, use.new}:
-            missing += 1
-    tally = queue.tally
-    timed = Timed(
-        savings_s=savings,
-        replaced_s=replaced,
-        base_s=base.a_s,
-        timed=0,
-        reused=tally.reused,
-        failed=failed,
-        bounded=tally.bounded,
-        skipped=tally.skipped,
+    promised = timed_of(sheet, base.a_s, values)
+    told = {*promised.savings_s, *promised.failed}
+    missing = sum(use.candidate.key not in told and bool(lacking & {use.old, use.new}) for use in sheet.uses)
+    timed = replace(
+        in_place_recorded(prepared, promised, device, table),
+        reused=queue.tally.reused,
+        bounded=queue.tally.bounded,
+        skipped=queue.tally.skipped,
     )
     return Recorded(timed, missing)

@@ -9,9 +9,10 @@ import pytest
 
 from onnx_layermerge import DeviceError, UsageError, plan, profile
 from onnx_layermerge.flow import _sheet, overview
-from onnx_layermerge.flow._latencies import LEAST_GAIN, LEAST_SHARE, base_latency, latencies, useful
+from onnx_layermerge.flow._latencies import base_latency, latencies
 from onnx_layermerge.flow._prepare import prepare
 from onnx_layermerge.flow._sheet import sheet_of
+from onnx_layermerge.flow._timed import LEAST_GAIN, LEAST_SHARE, useful
 from onnx_layermerge.latency import Bound, Failure, LatencyTable, Measurement, fill
 from tests import zoo
 from tests.flow import jobs

@@ -56,7 +56,7 @@ def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without the device and its backend."""
 
-    def refuse(name: str, device: str) -> object:
+    def refuse(name: str, device: str, precision: str) -> object:
         raise DeviceError(f"Backend {name!r} is not installed here; install it.")
 
     monkeypatch.setattr(_plan, "open_backend", refuse)
@@ -195,7 +195,8 @@ def test_listing_tells_what_is_there(filled, tmp_path, monkeypatch) -> None:
     assert (other.device, other.digest, other.entries, other.failed, other.pairs) == (
         OTHER.text(), OTHER.digest(), 2, 1, 0,
     )  # fmt: skip
-    assert fake.entries > 5 and fake.pairs == 1 and fake.failed == 0
+    # The whole network, and the plans that were timed in place.
+    assert fake.entries > 5 and fake.pairs > 1 and fake.failed == 0
     assert fake.oldest is not None and fake.newest is not None and "2020" < fake.oldest <= fake.newest
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "none" / name)
     assert (list_table().exists, list_table().devices) == (False, ())
@@ -263,7 +264,7 @@ def test_a_table_travels_and_comes_back(filled, tmp_path) -> None:
     table_of(table, OTHER, a=cost(1.0))
     assert import_table(table, tmp_path / "new.sqlite").sources[0][1].kept == 0
     out = export_table(tmp_path / "all.json", tmp_path / "new.sqlite")
-    assert (out.devices, out.pairs) == (2, 1)
+    assert (out.devices, out.pairs) == (2, sum(device.pairs for device in list_table(table).devices)) and out.pairs > 1
     assert (tmp_path / "all.json").read_bytes() == table.read_bytes()
     one = export_table(tmp_path / "one.json", table, device="gpu")
     assert (one.devices, one.entries, one.pairs) == (1, 1, 0)
