@@ -11,16 +11,16 @@ from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import TargetError
 from onnx_layermerge.fit import FITTED
-from onnx_layermerge.flow._latencies import Timed
 from onnx_layermerge.flow._loop import Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress
+from onnx_layermerge.flow._timed import Timed
 from onnx_layermerge.graph import Session
 from onnx_layermerge.importance import Scores, collect, score
-from onnx_layermerge.plan import Choice
+from onnx_layermerge.plan import Choice, Joint
 from onnx_layermerge.recover import Built, build, refit
 from onnx_layermerge.verify import quality
 
-__all__ = ["loss_bases", "rank", "scored", "try_refit"]
+__all__ = ["joint_loss", "loss_bases", "rank", "scored", "try_refit"]
 
 # Images a fit sees while single blocks, then whole plans, are only being ranked; the finalists are built with all.
 # Fewer would be unfair to fitted plans: they gain from every image, drops do not.
@@ -96,6 +96,15 @@ def loss_bases(candidates: Sequence[Candidate], scores: Scores, timed: Timed) ->
     else:
         bases.update({f"drop-only {name}": choices(name, drops) for name in losses if name != "kl"})
     return bases
+
+
+def joint_loss(scores: Scores) -> Joint | None:
+    """What the scored blocks cost together; None when no block leaves the outputs finite."""
+    moved = {key: score for key, score in scores.by_key.items() if score.move is not None}
+    if not moved:
+        return None
+    moves = {key: score.move for key, score in moved.items() if score.move is not None}
+    return Joint.of({key: score.divergence.kl for key, score in moved.items()}, moves)
 
 
 def rank(

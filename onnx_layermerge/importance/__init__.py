@@ -1,5 +1,6 @@
 """Candidates × data → how much each replacement alone would change the model's outputs."""
 
+from onnx_layermerge.importance._direction import direction
 from onnx_layermerge.importance._divergence import Divergence, divergence, is_class_scores
 from onnx_layermerge.importance._score import Score, Scores, collect, part_runner, score
 
@@ -8,6 +9,7 @@ __all__ = [
     "Score",
     "Scores",
     "collect",
+    "direction",
     "divergence",
     "is_class_scores",
     "part_runner",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Divergence", "divergence", "is_class_scores"]
+__all__ = ["Divergence", "divergence", "is_class_scores", "log_softmax"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def is_class_scores(values: np.ndarray) -> bool:
     return values.ndim == 2 and values.shape[1] >= 2
 
 
-def _log_softmax(values: np.ndarray) -> np.ndarray:
+def log_softmax(values: np.ndarray) -> np.ndarray:
     """Log-probabilities; values that already are probabilities are only logged."""
     scores = values.astype(np.float64)
     if scores.min() >= 0 and np.allclose(scores.sum(axis=1), 1.0, atol=1e-3):
@@ -63,7 +63,7 @@ def divergence(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarra
         error = float(((got - exact) ** 2).sum()) / spread
         relative.append(error)
         if is_class_scores(wanted):
-            p, q = _log_softmax(exact), _log_softmax(got)
+            p, q = log_softmax(exact), log_softmax(got)
             kl += float((np.exp(p) * (p - q)).sum(axis=1).mean())
             agreements.append(float((exact.argmax(axis=1) == got.argmax(axis=1)).mean()))
         else:

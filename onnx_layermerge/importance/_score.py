@@ -18,6 +18,7 @@ from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.fit import FITTED, Fit, fit_jobs, job_of, series_of
 from onnx_layermerge.graph import Network, Series, Session, append_series, extract, model_of
+from onnx_layermerge.importance._direction import direction
 from onnx_layermerge.importance._divergence import Divergence, divergence
 
 __all__ = ["Score", "Scores", "collect", "part_runner", "score"]
@@ -34,12 +35,16 @@ LEAST_BETTER = 0.95
 
 @dataclass(frozen=True)
 class Score:
-    """What replacing one block alone does: divergence on validation samples, and how its fit went (None: no fit)."""
+    """What replacing one block alone does: divergence on validation samples, and how its fit went (None: no fit).
+
+    ``move`` is the way the outputs went, as `direction` sketches it; None where they are not finite.
+    """
 
     divergence: Divergence
     fit_error: float | None = None
     alpha: float | None = None
     rows_per_unknown: float | None = None
+    move: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -159,12 +164,13 @@ def _judge(
         for candidate in members:
             parts = got[candidate.key]
             joined = {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in outputs}
-            fit = fits.get(candidate.key)
+            fit, found = fits.get(candidate.key), divergence(wanted, joined)
             scores[candidate.key] = Score(
-                divergence(wanted, joined),
+                found,
                 fit.error if fit else None,
                 fit.alpha if fit else None,
                 fit.rows_per_unknown if fit else None,
+                direction(wanted, joined) if np.isfinite(found.kl) else None,
             )
         done += len(members)
     progress(total, total, "scored")
