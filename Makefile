@@ -6,7 +6,7 @@ SPEEDUP ?= 1.5
 # pip's own settings of the machine (mirrors, proxies) apply; nothing here names an index.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test lint models train bench zoo lock clean
+.PHONY: help demo test lint models train bench zoo gpu-check lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,11 @@ bench: $(VENV)/.dev  ## the table of the main job (about half an hour)
 
 zoo: $(VENV)/.torch  ## export well-known networks and list what can be replaced in them (ZOO=--compress: and do it)
 	@$(BIN)/python benchmarks/zoo/run.py $(ZOO)
+
+# PYTHON_GPU is the Python that has the GPU's packages (docs/gpu.md); CHECK takes options, such as CHECK="--only repeat".
+PYTHON_GPU ?= $(BIN)/python
+gpu-check:  ## on a machine with an NVIDIA GPU: what runs, and whether its timings can be trusted
+	@$(PYTHON_GPU) benchmarks/gpu_check.py $(CHECK)
 
 lock:  ## resolve the dependencies anew (needs uv)
 	@for name in build run dev; do \

@@ -19,6 +19,7 @@ import click
 __all__ = [
     "METHODS",
     "MODEL",
+    "PRECISIONS",
     "REFITS",
     "Finite",
     "data_options",
@@ -26,6 +27,7 @@ __all__ = [
     "model_options",
     "output_options",
     "profile_option",
+    "require_builds_option",
     "seed_option",
     "shapes_option",
 ]
@@ -40,6 +42,7 @@ METHODS = ("olm", "drop", "layermerge")
 REFITS = ("off", "auto")
 PRESETS = ("imagenet", "inception", "lite", "unit", "raw", "caffe", "yolo")
 LAYOUTS = ("auto", "nchw", "nhwc")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 COLORS = ("auto", "rgb", "bgr", "gray")
 _IMAGES = ("preset", "mean", "std", "scale", "layout", "color", "resize", "crop")
 
@@ -160,12 +163,16 @@ def model_options(command: F) -> F:
 
 
 def device_options(command: F) -> F:
-    """--device, --backend."""
+    """--device, --backend, --precision."""
     return _all(
         click.option("--device", default="cpu", show_default=True, help="Where the model is to run fast."),
         click.option(
             "--backend", default="onnxruntime", show_default=True,
             help="What runs it there; `olm doctor` lists what works here.",
+        ),
+        click.option(
+            "--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
+            help="Types that the backend computes in; models are cast when they are built for it, files keep theirs.",
         ),
     )(command)  # fmt: skip
 
@@ -175,6 +182,14 @@ def profile_option(command: F) -> F:
     return click.option(
         "--profile", "-p", type=click.Path(), metavar="FILE",
         help="Latency table to read and add to, .sqlite or .json.  [default: the user's cache]",
+    )(command)  # fmt: skip
+
+
+def require_builds_option(command: F) -> F:
+    """--require-builds."""
+    return click.option(
+        "--require-builds", type=click.Path(), metavar="REPORT.json",
+        help="Use only blocks that were built according to this report of `olm profile --build-only --json`.",
     )(command)  # fmt: skip
 
 

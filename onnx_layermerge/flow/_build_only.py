@@ -6,16 +6,16 @@ Nothing is run and nothing is timed on a device; the seconds are those that a bu
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_layermerge.errors import DeviceError, ModelError, UsageError
+from onnx_layermerge.errors import UsageError
 from onnx_layermerge.flow._prepare import Progress, prepare, quiet
 from onnx_layermerge.flow._sheet import sheet_of
-from onnx_layermerge.latency import BlockSpec
-from onnx_layermerge.latency.backends.tensorrt import BuildOptions, Library, build, cast, load
+from onnx_layermerge.latency import BlockSpec, BuildResult, isolated_builds
+from onnx_layermerge.latency.backends import Reopen
+from onnx_layermerge.latency.backends.tensorrt import BUILD_LIMIT_S, BuildOptions, load
 
 __all__ = ["BlockBuild", "BuildReport", "FusedLayer", "ModelBlocks", "build_only"]
 
@@ -41,8 +41,8 @@ class BlockBuild:
         reason: None where it was built.
         engine_bytes: size of the serialized engine for all compute capabilities together; 0 where there is none.
         layers: fused layers of the first of them; empty where the library does not print them.
-        seconds: wall seconds of casting, parsing and building.
-        cpu_s: CPU seconds of this process, all threads, for the same.
+        seconds: wall seconds of casting, parsing and building; 0 where that crashed.
+        cpu_s: CPU seconds of the process that built, all threads, for the same; 0 where it crashed.
     """
 
     key: str
@@ -94,16 +94,24 @@ def build_only(
     method: str = "olm",
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
+    save_engines: str | Path = "",
+    build_limit_s: float = BUILD_LIMIT_S,
     progress: Progress = quiet,
 ) -> BuildReport:
     """Parse and build each distinct block of the models, one copy of it, ahead of time.
 
+    The builder runs in a process of its own: a block that crashes or hangs it, or takes all memory, is one that is not
+    built, and the others go on.
+
     Args:
         capabilities: compute capabilities to build for, such as ``8.6``; every engine holds code for all of them.
         level: builder optimization level, 0 to 5.
+        save_engines: folder for the engines, each under its block's key; none is kept if empty.
+        build_limit_s: wall seconds after which the build of one block counts as hung.
 
     Raises:
         DeviceError: the library is not installed, or does not build for one of these.
+        OutputError: an engine cannot be saved.
         ModelError: a model cannot be read; that a block cannot be built is part of the report.
         UsageError: no model, no compute capability, or an unknown precision, method or level.
     """
@@ -112,7 +120,13 @@ def build_only(
     if not capabilities:
         raise UsageError("name at least one compute capability to build for, such as 8.6.")
     library = load(backend)
-    options = BuildOptions(precision=precision, capabilities=tuple(dict.fromkeys(capabilities)), level=level)
+    options = BuildOptions(
+        precision=precision,
+        capabilities=tuple(dict.fromkeys(capabilities)),
+        level=level,
+        save_engines=str(save_engines),
+        limit_s=build_limit_s,
+    )
     for words in options.capabilities:
         library.capability(words)
     models: dict[str, ModelBlocks] = {}
@@ -124,26 +138,23 @@ def build_only(
         for key, spec in found.items():
             blocks.setdefault(key, spec)
     done: list[BlockBuild] = []
-    for index, spec in enumerate(blocks.values()):
-        progress("build", index, len(blocks), spec.label)
-        done.append(_built(library, spec, options))
+
+    def store(spec: BlockSpec, result: BuildResult) -> None:
+        layers = tuple(FusedLayer(*layer) for layer in result.layers)
+        built = BlockBuild(
+            spec.key, spec.label, result.reason, result.engine_bytes, layers, result.seconds, result.cpu_s
+        )
+        done.append(built)
+        progress("build", len(done), len(blocks), spec.label)
+
+    progress("build", 0, len(blocks), "starting the builder")
+    isolated_builds(blocks.values(), _reopen(backend, options), build_s=build_limit_s, store=store)
     progress("build", len(blocks), len(blocks), f"{sum(block.reason is None for block in done)} built")
     median_s = statistics.median(block.seconds for block in done) if done else 0.0
     median_cpu_s = statistics.median(block.cpu_s for block in done) if done else 0.0
     return BuildReport(library.title, options.capabilities, precision, models, tuple(done), median_s, median_cpu_s)
 
 
-def _built(library: Library, spec: BlockSpec, options: BuildOptions) -> BlockBuild:
-    model, shapes = spec.build(1), spec.shapes(1)
-    start_s, start_cpu_s = time.perf_counter(), time.process_time()
-    reason: str | None = None
-    size, layers = 0, tuple[FusedLayer, ...]()
-    try:
-        built = build(library, cast(model, options.precision), shapes, options)
-    except (ModelError, DeviceError) as error:
-        reason = str(error)
-    else:
-        size = len(built.engine)
-        layers = tuple(FusedLayer(layer.kind, layer.nodes, layer.reformat) for layer in built.layers)
-    seconds, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
-    return BlockBuild(spec.key, spec.label, reason, size, layers, seconds, cpu_s)
+def _reopen(backend: str, options: BuildOptions) -> Reopen:
+    """How the other process opens the builder."""
+    return Reopen("onnx_layermerge.latency.backends.tensorrt:open_builder", (backend, options.words()))

@@ -12,11 +12,13 @@ from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.flow._choose import Run, choose
 from onnx_layermerge.flow._data import NO_DATA, noise, open_data
-from onnx_layermerge.flow._latencies import latencies, useful
+from onnx_layermerge.flow._latencies import latencies
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
-from onnx_layermerge.flow._rank import loss_bases, scored
+from onnx_layermerge.flow._rank import joint_loss, loss_bases, scored
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, recorded
+from onnx_layermerge.flow._required import buildable, read_builds
+from onnx_layermerge.flow._timed import useful
 from onnx_layermerge.graph import Session, check_target, load_runnable, narrow, write
 from onnx_layermerge.importance import collect
 from onnx_layermerge.latency import LatencyTable, open_backend
@@ -43,8 +45,10 @@ def compress(
     method: str = "olm",
     device: str = "cpu",
     backend: str = "onnxruntime",
+    precision: str = "fp32",
     profile: str | Path | None = None,
     allow_mismatch: bool = False,
+    require_builds: str | Path | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
     refit_mode: str = "off",
@@ -59,9 +63,13 @@ def compress(
         val: samples that decide between plans; None takes a quarter of ``calib``.
         samples: at most this many of each source are used.
         method: "olm", "drop", or "layermerge" (the paper's algebraic merges without its training).
+        precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, in which the backend computes.  Models are cast when they
+            are built for the device; files keep their own types.
         profile: latency table; None is the user's own.
         allow_mismatch: plan with the times of another device where ``profile`` knows only that one; the output's
             metadata say so, and the result is measured here all the same.
+        require_builds: report of ``build_only`` as JSON; candidates that did not build, or are not in it, are not
+            offered.
         refit_mode: "off", or "auto": re-solve kept convolutions when validation gains a tenth by it.
         rivals: how many plans are built and compared; 1 takes the program's own by the first measure of loss.
 
@@ -80,11 +88,15 @@ def compress(
     if val is not None and calib is None:
         raise UsageError("--val decides between fitted plans and needs --calib beside it.")
     target = check_target(output, not_over=input)
-    opened = open_backend(backend, device)
+    builds = None if require_builds is None else read_builds(require_builds)
+    opened = open_backend(backend, device, precision)
     other = mismatch(profile, opened.describe(), allow=allow_mismatch)
     prepared = prepare(input, method=method, fitting=calib is not None, shapes=shapes, batch=batch, progress=progress)
     network = prepared.network
     warnings: list[str] = []
+    if builds is not None:
+        prepared, left_out = buildable(prepared, builds, precision)
+        warnings += left_out
     options = images or ImageOptions()
     fit_data: Calibration | None = None
     if calib is None:
@@ -113,7 +125,7 @@ def compress(
         candidates = useful(prepared, timed)
         scores = scored(prepared, candidates, fit_data, validation, seed=seed, progress=progress)
         clock.mark("score blocks")
-        loop = Loop(prepared, timed, opened, table, progress)
+        loop = Loop(prepared, timed, opened, table, progress, joint_loss(scores))
         bases = loss_bases(candidates, scores, timed)
         if method == "layermerge" or rivals == 1:
             name = "kl" if "kl" in bases else next(iter(bases))

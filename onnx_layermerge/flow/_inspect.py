@@ -25,6 +25,7 @@ from onnx_layermerge.graph import (
     check_target,
     read,
     regions,
+    without_collector,
     write_bytes,
 )
 from onnx_layermerge.merge import AffineConv, merge_chain
@@ -92,6 +93,7 @@ class Inspection:
     refusals: tuple[Refusal, ...]
 
 
+@without_collector()
 def inspect(
     path: str | Path,
     *,

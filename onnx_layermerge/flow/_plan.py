@@ -9,10 +9,12 @@ from pathlib import Path
 from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.flow._data import NO_DATA, noise, open_data
-from onnx_layermerge.flow._latencies import Timed, latencies, useful
+from onnx_layermerge.flow._latencies import latencies
 from onnx_layermerge.flow._prepare import Prepared, Progress, prepare, quiet
 from onnx_layermerge.flow._rank import loss_bases, scored
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, named, recorded, substitute
+from onnx_layermerge.flow._required import buildable, read_builds
+from onnx_layermerge.flow._timed import Timed, useful
 from onnx_layermerge.latency import Backend, DeviceKey, LatencyTable, open_backend
 from onnx_layermerge.plan import solve
 
@@ -77,11 +79,13 @@ def plan(
     method: str = "olm",
     device: str = "cpu",
     backend: str = "onnxruntime",
+    precision: str = "fp32",
     profile: str | Path | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
     from_table: str | None = None,
     allow_mismatch: bool = False,
+    require_builds: str | Path | None = None,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> PlanReport:
@@ -93,15 +97,21 @@ def plan(
         from_table: read the table alone in any case, for the device that these words mean (a part of its key or
             digest; "" is the table's only one).
         allow_mismatch: take the times of the table's device for this one's, where it holds no others.
+        require_builds: report of ``build_only`` as JSON; candidates that did not build, or are not in it, are not
+            offered.
 
     Raises:
         OlmError: with one sentence and an exit code; ProfileError where ``profile`` knows other devices only.
     """
     if from_table is not None and allow_mismatch:
         raise UsageError("--from-table names the device itself; leave out --allow-mismatch.")
-    source = _source(profile, backend, device, from_table, allow_mismatch)
+    builds = None if require_builds is None else read_builds(require_builds)
+    source = _source(profile, backend, device, precision, from_table, allow_mismatch)
     prepared = prepare(input, method=method, fitting=calib is not None, shapes=shapes, batch=batch, progress=progress)
     options, warnings = images or ImageOptions(), list(source.warnings)
+    if builds is not None:
+        prepared, left_out = buildable(prepared, builds, source.device.precision)
+        warnings += left_out
     fit_data: Calibration | None = None
     if calib is None:
         warnings.append(NO_DATA)
@@ -141,19 +151,24 @@ def plan(
 
 
 def _source(
-    profile: str | Path | None, backend: str, device: str, from_table: str | None, allow_mismatch: bool
+    profile: str | Path | None,
+    backend: str,
+    device: str,
+    precision: str,
+    from_table: str | None,
+    allow_mismatch: bool,
 ) -> _Source:
     """Decide before any work is done, and without making a table where there is none."""
     if from_table is not None:
         with LatencyTable.open(profile, create=False) as table:
             return _Source(named(table, from_table), None)
     try:
-        opened = open_backend(backend, device)
+        opened = open_backend(backend, device, precision)
     except DeviceError as refused:
         if profile is None or not Path(profile).exists():
             raise
         with LatencyTable.open(profile) as table:
-            key = substitute(table, backend, device, refused)
+            key = substitute(table, backend, device, precision, refused)
         return _Source(key, None, warnings=(f"planned from {profile} alone, for {key.text()}: {refused}",))
     here = opened.describe()
     other = mismatch(profile, here, allow=allow_mismatch)

@@ -73,6 +73,7 @@ def profile(
     *,
     device: str = "cpu",
     backend: str = "onnxruntime",
+    precision: str = "fp32",
     profile: str | Path | None = None,
     method: str = "olm",
     shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -84,6 +85,8 @@ def profile(
     """Time the blocks of every model that the table lacks; each result is committed as it comes.
 
     Args:
+        precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, in which the backend computes.  Models are cast when they
+            are built for the device; files keep their own types.
         budget_s: wall seconds after which to stop; the most useful blocks of all models come first then.
 
     Raises:
@@ -93,7 +96,7 @@ def profile(
         raise UsageError("name at least one model to profile.")
     if budget_s is not None and not 0 < budget_s < math.inf:
         raise UsageError(f"--budget {budget_s:g} s makes no sense; give a time such as 30s, 10m or 1h.")
-    opened = open_backend(backend, device)
+    opened = open_backend(backend, device, precision)
     with LatencyTable.open(profile) as table:
         models = [prepare(path, method=method, shapes=shapes, batch=batch, progress=progress) for path in paths]
         budget = math.inf if budget_s is None else budget_s
@@ -118,7 +121,11 @@ def profile(
 
 
 def overview(
-    *, device: str = "cpu", backend: str = "onnxruntime", profile: str | Path | None = None
+    *,
+    device: str = "cpu",
+    backend: str = "onnxruntime",
+    precision: str = "fp32",
+    profile: str | Path | None = None,
 ) -> Overview:
     """What could be profiled on here, and what has been; a table that does not exist is empty and not created.
 
@@ -126,7 +133,7 @@ def overview(
         DeviceError: there is no such device or backend.
         ProfileError: the table is damaged.
     """
-    open_backend(backend, device)
+    open_backend(backend, device, precision)
     path = Path(profile) if profile is not None else default_path()
     held = []
     if path.exists():

@@ -25,6 +25,7 @@ from onnx_layermerge.latency._manage import Counts, differs, listed, select
 from onnx_layermerge.latency._protocol import BlockSpec, slopes
 from onnx_layermerge.latency._sampling import Progress, clock_of
 from onnx_layermerge.latency._statistics import Bound, Failure, Measurement, Ratio, StopReason, Value
+from onnx_layermerge.latency._supervisor import BuildResult, isolated_builds
 from onnx_layermerge.latency._table import LatencyTable, default_path
 from onnx_layermerge.latency.backends import (
     Backend,
@@ -40,6 +41,7 @@ __all__ = [
     "BackendStatus",
     "BlockSpec",
     "Bound",
+    "BuildResult",
     "Clock",
     "Counts",
     "DeviceKey",
@@ -63,6 +65,7 @@ __all__ = [
     "differs",
     "fill",
     "interleave",
+    "isolated_builds",
     "listed",
     "measure",
     "open_backend",

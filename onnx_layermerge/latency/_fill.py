@@ -10,7 +10,7 @@ from onnx_layermerge.latency._json_form import Entry
 from onnx_layermerge.latency._protocol import BlockSpec, Store, slopes
 from onnx_layermerge.latency._sampling import Progress, clock_of, no_progress
 from onnx_layermerge.latency._statistics import Bound, Failure, Value
-from onnx_layermerge.latency._supervisor import HANG_S, isolated_slopes
+from onnx_layermerge.latency._supervisor import BUILD_S, HANG_S, isolated_slopes
 from onnx_layermerge.latency._table import LatencyTable
 from onnx_layermerge.latency.backends import Backend
 
@@ -38,6 +38,7 @@ def fill(
     retry_failed: bool = False,
     isolate: bool = True,
     hang_s: float = HANG_S,
+    build_s: float | None = None,
     clock: Clock | None = None,
     progress: Progress = no_progress,
     store: Store | None = None,
@@ -49,7 +50,8 @@ def fill(
     are not tried again unless `retry_failed` is set; a bound answers for a block with a lower ceiling.
     The other arguments and the errors are those of `slopes`, which runs in a process of its own if the
     backend can be opened there (`Backend.reopen`) and the clock is the usual one, unless `isolate` is off;
-    ``hang_s`` is how long such a process may do nothing. Blocks for which ``budget_s`` was too short are missing
+    ``hang_s`` is how long such a process may do nothing, and ``build_s`` how long while it builds (None: the backend's
+    ``build_limit_s``). Blocks for which ``budget_s`` was too short are missing
     in what is returned.
     """
     device = backend.describe()
@@ -79,6 +81,7 @@ def fill(
             lacking,
             reopen,
             hang_s=hang_s,
+            build_s=getattr(backend, "build_limit_s", BUILD_S) if build_s is None else build_s,
             cap_s=cap_s,
             floor_s=floor_s,
             floor_rounds=FLOOR_ROUNDS,

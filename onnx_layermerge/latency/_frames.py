@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 
 __all__ = ["SHARED", "read_frame", "write_frame"]
 
-SHARED = struct.Struct("<qq")
-"""Number of the block in hand (-1: none), count of clock readings."""
+SHARED = struct.Struct("<qqd")
+"""Number of the block in hand (-1: none), count of signs of life, seconds that it may now stand still."""
 _LENGTH = struct.Struct("<I")
 
 

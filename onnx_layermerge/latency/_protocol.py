@@ -16,8 +16,8 @@ above it settle the block as a `Bound`: the least of n samples is below the true
 probability 1 - 2**-n, 97 % for n = 5, whatever their distribution. Two samples are enough when
 both are above `FAR` times the ceiling.
 
-Not applicable here: the warning that a block is bound by launches, not by compute (submitting takes
-over 0.8 of the compute time). On a CPU, submitting a kernel and computing it are the same thread.
+What else a device can tell is asked of its backend (``_watch.py``): clocks that moved, blocks that are bound by
+launches and not by compute, what a block costs with cold caches. On a CPU none of these is there to be told.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 
 import numpy as np
 
@@ -43,6 +43,7 @@ from onnx_layermerge.latency._statistics import (
     median_interval,
     summarize,
 )
+from onnx_layermerge.latency._watch import watch_of, with_cold
 from onnx_layermerge.latency.backends import Backend, Runnable
 
 R1, R2 = 1, 3
@@ -116,7 +117,8 @@ class _Live:
     def result(self, reason: StopReason) -> Value:
         if median_interval(sorted(self.slopes))[1] < 0:
             return Failure(f"{R2} copies of the block ran faster than {R1}, so it has no cost of its own")
-        return summarize(self.slopes, self.walls, reason)
+        one, many = self.runnables
+        return with_cold(summarize(self.slopes, self.walls, reason), one, many, R2 - R1)
 
     def close(self) -> None:
         while self.runnables:
@@ -184,7 +186,9 @@ class _Profiler:
         progress: Progress,
         store: Store,
         hand: Callable[[str | None], None],
+        keep: Callable[[BlockSpec, Sequence[float]], None],
     ) -> None:
+        self._watch, self._keep = watch_of(backend), keep
         self._waiting, self._total, self._ended = iter(blocks), total, False
         self._live: list[_Live] = []
         self._backend, self._rule, self._clock, self._warm_up_s = backend, rule, clock, warm_up_s
@@ -244,10 +248,16 @@ class _Profiler:
                 self._settle(item, item.result(reason))
             self.show(f"timing {item.spec.label}")
         self._hand(None)
+        self._watch.look()
         if self._late():
             self._give_up()
         self._live = [item for item in self._live if item.spec.key not in self.results]
         return bool(self._live)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What was not steady, by the anchor and by the device's own instruments."""
+        drift = self.anchor.warning() if self.anchor is not None else None
+        return (*([] if drift is None else [drift]), *self._watch.warnings())
 
     def close(self) -> None:
         for item in self._live:
@@ -282,6 +292,7 @@ class _Profiler:
     def _settle(self, item: _Live, result: Value) -> None:
         item.close()
         self.results[item.spec.key] = result
+        self._keep(item.spec, item.slopes)
         self._store(item.spec, result)
 
     def _late(self) -> bool:
@@ -318,6 +329,7 @@ def slopes(
     store: Store | None = None,
     warn: Callable[[str], None] | None = None,
     hand: Callable[[str | None], None] | None = None,
+    keep: Callable[[BlockSpec, Sequence[float]], None] | None = None,
 ) -> dict[str, Value]:
     """Time every block on the backend; blocks with the same key are timed once.
 
@@ -337,8 +349,9 @@ def slopes(
         seed: of the orders.
         total: how many blocks there may be, for the progress; None counts them where that is possible.
         store: called with each result as soon as it is there, so that a crash loses none.
-        warn: called with one sentence if the machine's speed changed on the way.
+        warn: called with one sentence for each thing that was not steady on the way.
         hand: called with the key of the block that is about to be built or run, and with None after.
+        keep: called with all slopes of a block, in seconds and in the order of the rounds, before its result.
 
     Returns:
         Key -> cost in seconds, or that it is above the block's ceiling, or the reason why the backend
@@ -367,13 +380,14 @@ def slopes(
         progress,
         store or (lambda spec, value: None),
         hand or (lambda key: None),
+        keep or (lambda spec, slopes: None),
     )
     with contextlib.closing(profiler):
         while profiler.load_group(group):
             while profiler.round():
                 pass
         profiler.show("timed all blocks")
-    drift = profiler.anchor.warning() if profiler.anchor is not None else None
-    if drift is not None and warn is not None:
-        warn(drift)
+    if warn is not None:
+        for text in profiler.warnings():
+            warn(text)
     return profiler.results

@@ -36,7 +36,8 @@ def encode(value: Value | Ratio | DeviceKey, name: str) -> dict[str, Any]:
         decode_block(failure, name)
         return failure
     checked = dataclasses.asdict(_checked(type(value), dataclasses.asdict(value), name))
-    record = {key: _rounded(number) if isinstance(number, float) else number for key, number in checked.items()}
+    known = {key: number for key, number in checked.items() if number is not None}  # a figure that was not taken
+    record = {key: _rounded(number) if isinstance(number, float) else number for key, number in known.items()}
     return {"bound": record} if isinstance(value, Bound) else record
 
 
@@ -79,7 +80,7 @@ def _checked(kind: type[_T], record: object, name: str) -> _T:
         problem = _problem(field.name, str(field.type), value)
         if problem:
             raise ProfileError(_message(name, f"{field.name!r} is {value!r}, {problem}"))
-        values[field.name] = float(value) if field.type == "float" else value
+        values[field.name] = float(value) if str(field.type).startswith("float") and value is not None else value
     for low, middle, high in _ORDERED:
         if middle in values and not values[low] <= values[middle] <= values[high]:
             raise ProfileError(
@@ -106,6 +107,8 @@ def is_text(value: object) -> bool:
 def _problem(field: str, kind: str, value: object) -> str | None:
     if kind == "str":
         return None if is_text(value) else "not a text"
+    if value is None and kind.endswith("| None"):
+        return None
     if kind == "StopReason":
         return None if isinstance(value, str) and value in STOP_REASONS else f"not one of {', '.join(STOP_REASONS)}"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not _finite(value):

@@ -48,6 +48,8 @@ class Measurement:
     stop_reason: StopReason
     half_width_s: float
     """(high - low) / 2 of the interval before it is clipped at zero."""
+    cold_s: float | None = None
+    """The same cost with the device's second-level cache overwritten before every run; None where that is not told."""
 
 
 @dataclasses.dataclass(frozen=True)

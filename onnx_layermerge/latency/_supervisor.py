@@ -1,4 +1,4 @@
-"""Timing in a process of its own, so that a block that crashes or hangs its backend takes nothing else with it.
+"""Work in a process of its own, so that a block that crashes or hangs its backend takes nothing else with it.
 
     parent: supervisor                                  child: worker
     knows the blocks, builds their models               opens the backend, runs `slopes` on them
@@ -9,59 +9,41 @@
       ←─ result key, value ──────────────────────────     at once, so that the parent can commit it
       ←─ progress, warning, end ─────────────────────
 
-Frames are a length, JSON, and (for a model) its bytes. Beside them both map one small file: the worker
-writes into it which block it has in hand and a count that moves with every reading of its clock. So
+`isolated_builds` is the same with a builder instead of a backend: a block's engine is built and nothing is run.
 
-1. a process that ends unasked (a signal, an exit inside a library, the system short of memory) leaves behind
-   whose fault it was;
-2. a count that stands still for ``hang_s`` is a hang, and again it is known on what.
-
-That block is settled as a `Failure` with the reason; a fresh worker times the others that had not been
-settled. The worker starts once and imports only what it needs. It never outlives the parent: a thread in it waits
-for the end of the pipe, and should the backend hold Python's lock, a timer below Python ends the process.
+Should the process end or hang (``_process.py`` sees to that), the block in hand is settled as a failure with the
+reason; a fresh worker goes on with the others that had not been settled. The worker starts once and imports only what
+it needs. It never outlives the parent: a thread in it waits for the end of the pipe, and should the backend hold
+Python's lock, a timer below Python ends the process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
-import mmap
-import os
-import queue
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sized
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Mapping, Sized
+from typing import Any
 
-from onnx_layermerge.errors import DeviceError, ModelError
-from onnx_layermerge.latency._frames import SHARED, read_frame, write_frame
+from onnx_layermerge.errors import DeviceError, ModelError, OutputError, UsageError
+from onnx_layermerge.latency._process import Worker
 from onnx_layermerge.latency._protocol import R1, R2, BlockSpec, Store
 from onnx_layermerge.latency._records import decode_block
 from onnx_layermerge.latency._sampling import Progress, no_progress
 from onnx_layermerge.latency._statistics import Failure, Value
 from onnx_layermerge.latency.backends import Reopen
 
-__all__ = ["HANG_S", "isolated_slopes"]
+__all__ = ["BUILD_S", "HANG_S", "BuildResult", "isolated_builds", "isolated_slopes"]
 
 HANG_S = 60.0
+"""Wall seconds without a sign of life while blocks are timed."""
+BUILD_S = 600.0
+"""The same while one is built, or the device opened: builders search for minutes and say nothing."""
 STRIKES = 3
-_POLL_S = 0.5
-# The package's own __init__ imports every room; the worker needs this one.
-_START = """
-import sys, types
-sys.path[:] = sys.argv[2:]
-package = types.ModuleType("onnx_layermerge")
-package.__path__ = [sys.argv[1]]
-sys.modules["onnx_layermerge"] = package
-from onnx_layermerge.latency._worker import serve
-serve()
-"""
+Settle = Callable[[BlockSpec, Any], None]
+_ERRORS = {kind.__name__: kind for kind in (DeviceError, OutputError, UsageError)}
 
 
 def isolated_slopes(
@@ -69,6 +51,7 @@ def isolated_slopes(
     reopen: Reopen,
     *,
     hang_s: float = HANG_S,
+    build_s: float = BUILD_S,
     budget_s: float = math.inf,
     total: int | None = None,
     progress: Progress = no_progress,
@@ -76,50 +59,144 @@ def isolated_slopes(
     warn: Callable[[str], None] | None = None,
     **options: float | int | None,
 ) -> dict[str, Value]:
-    """`slopes`, in another process; the clock is the CPU time of that process.
+    """`slopes`, in another process; the clock is the CPU time of that process, or its backend's own.
 
     Args:
         reopen: how the other process opens the backend.
         hang_s: wall seconds without a sign of life after which the block in hand counts as hung.
+        build_s: the same while the backend is opened or builds.
         options: others of `slopes`: cap_s, floor_s, target, group, seed, and so on.
 
     Raises:
         DeviceError: the device was lost, or no process can be started that opens the backend.
+        OutputError, UsageError: the backend cannot write what it was told to, or has not an option it was given.
     """
     if total is None:
         total = len({spec.key for spec in blocks if spec is not None}) if isinstance(blocks, Sized) else 0
-    supply = _Supply(blocks)
     results: dict[str, Value] = {}
-    stop_s, strikes = time.monotonic() + budget_s, 0
+    stop_s = time.monotonic() + budget_s
+
+    def words() -> dict[str, Any] | None:
+        left_s = stop_s - time.monotonic()
+        return {**options, "total": total, "budget_s": None if math.isinf(left_s) else left_s} if left_s > 0 else None
 
     def settle(spec: BlockSpec, value: Value) -> None:
         results[spec.key] = value
-        supply.settled(spec)
         if store is not None:
             store(spec, value)
 
+    def decode(record: Any, name: str) -> Value:
+        return Failure(record) if isinstance(record, str) else decode_block(record, name)
+
+    def show(done: int, of: int, what: str, before: int) -> None:
+        progress(done + before * of // max(total or 0, 1), of, what)
+
+    _supervise(
+        _Supply(blocks), lambda job: Worker(reopen, "slopes", job, (hang_s, build_s)), words, decode, settle, show, warn
+    )
+    return results
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildResult:
+    """An engine that was built and thrown away, or why there is none.
+
+    Attributes:
+        reason: None where it was built.
+        engine_bytes: size of the serialized engine.
+        layers: kind, ONNX nodes, and whether it only moves a tensor, of each fused layer; () where that is not told.
+        seconds, cpu_s: wall seconds, and CPU seconds of the process that built, all threads.
+    """
+
+    reason: str | None
+    engine_bytes: int = 0
+    layers: tuple[tuple[str, tuple[str, ...], bool], ...] = ()
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+
+
+def isolated_builds(
+    blocks: Iterable[BlockSpec],
+    reopen: Reopen,
+    *,
+    build_s: float = BUILD_S,
+    store: Callable[[BlockSpec, BuildResult], None] | None = None,
+) -> dict[str, BuildResult]:
+    """Build one copy of each block in another process, and run none.
+
+    Args:
+        reopen: how the other process opens what builds: a thing with ``build(model, shapes, name)``, which gives
+            ``engine`` (bytes) and ``layers`` (each with ``kind``, ``nodes``, ``reformat``).
+        build_s: wall seconds after which a build counts as hung.
+        store: called with each result as soon as it is there.
+
+    Raises:
+        DeviceError: no process can be started that opens the builder.
+        OutputError, UsageError: the builder cannot write what it was told to, or has not an option it was given.
+    """
+    results: dict[str, BuildResult] = {}
+
+    def settle(spec: BlockSpec, value: BuildResult) -> None:
+        results[spec.key] = value
+        if store is not None:
+            store(spec, value)
+
+    _supervise(
+        _Supply(blocks),
+        lambda job: Worker(reopen, "builds", job, (build_s, build_s)),
+        dict,
+        lambda record, name: _build_result(record),
+        settle,
+        lambda done, of, what, before: None,
+        None,
+    )
+    return results
+
+
+def _build_result(record: str | Mapping[str, Any]) -> BuildResult:
+    if isinstance(record, str):
+        return BuildResult(record)
+    layers = tuple((str(kind), tuple(nodes), bool(reformat)) for kind, nodes, reformat in record["layers"])
+    return BuildResult(record["reason"], record["engine_bytes"], layers, record["seconds"], record["cpu_s"])
+
+
+def _supervise(
+    supply: _Supply,
+    start: Callable[[dict[str, Any]], Worker],
+    words: Callable[[], dict[str, Any] | None],
+    decode: Callable[[Any, str], Any],
+    settle: Settle,
+    progress: Callable[[int, int, str, int], None],
+    warn: Callable[[str], None] | None,
+) -> None:
+    """Start workers until all blocks are settled or there are no ``words`` for another one (out of time)."""
+    strikes = settled = 0
+
+    def keep(spec: BlockSpec, record: Any) -> None:
+        nonlocal settled
+        settled += 1
+        supply.settled(spec)
+        settle(spec, decode(record, f"block {spec.key}"))
+
     while not supply.empty():
-        left_s = stop_s - time.monotonic()
-        if left_s <= 0:
-            break
-        before = len(results)
-        words = {**options, "total": total, "budget_s": None if math.isinf(left_s) else left_s}
-        with contextlib.closing(_Worker(reopen, words, hang_s)) as worker:
+        job, before = words(), settled
+        if job is None:
+            return
+        with contextlib.closing(start(job)) as worker:
 
             def show(done: int, of: int, what: str, before: int = before) -> None:
-                progress(done + before * of // max(total, 1), of, what)
+                progress(done, of, what, before)
 
-            end = _attend(worker, supply, settle, show, warn)
+            end = _attend(worker, supply, keep, show, warn)
             if end is None:
-                break
+                return
             blamed = supply.handed.get(worker.in_hand())
         if blamed is not None:
-            settle(blamed, Failure(end))
-        strikes = 0 if len(results) > before else strikes + 1
+            keep(blamed, end)
+        strikes = 0 if settled > before else strikes + 1
         if strikes == STRIKES:
             raise DeviceError(f"The process that times blocks ended {STRIKES} times without a result ({end}).")
         supply.again()
-    return results
 
 
 class _Supply:
@@ -163,9 +240,9 @@ class _Supply:
 
 
 def _attend(
-    worker: _Worker,
+    worker: Worker,
     supply: _Supply,
-    settle: Store,
+    settle: Settle,
     progress: Progress,
     warn: Callable[[str], None] | None,
 ) -> str | None:
@@ -188,14 +265,13 @@ def _attend(
             else:
                 worker.send({"size": len(model)}, model)
         elif kind == "result":
-            spec = supply.handed[message["number"]]
-            settle(spec, decode_block(message["value"], f"block {spec.key}"))
+            settle(supply.handed[message["number"]], message["value"])
         elif kind == "progress":
             progress(message["done"], message["total"], message["what"])
         elif kind == "warning" and warn is not None:
             warn(message["text"])
-        elif kind == "device":
-            raise DeviceError(message["text"])
+        elif kind == "error":
+            raise _ERRORS[message["name"]](message["text"])
         elif kind in ("gone", "fault"):
             return str(message["text"])
         elif kind == "end":
@@ -210,116 +286,3 @@ def _described(number: int, spec: BlockSpec) -> dict[str, Any]:
         "shapes": {str(copies): {n: list(dims) for n, dims in spec.shapes(copies).items()} for copies in (R1, R2)},
         "ceiling_s": None if math.isinf(spec.ceiling_s) else spec.ceiling_s,
     }
-
-
-class _Worker:
-    """The other process, seen from this one."""
-
-    def __init__(self, reopen: Reopen, options: dict[str, Any], hang_s: float) -> None:
-        self._hang_s = hang_s
-        handle, name = tempfile.mkstemp(prefix="olm-")
-        os.write(handle, SHARED.pack(-1, 0))
-        self._shared = mmap.mmap(handle, SHARED.size)
-        os.close(handle)
-        self._shared_path = Path(name)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
-        command = [sys.executable, "-I", "-c", _START, str(Path(__file__).parents[1]), *filter(None, sys.path)]
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                # Ctrl-C reaches this process alone, which ends the other one.
-                start_new_session=True,
-            )
-        except OSError as error:
-            self._release()
-            raise DeviceError(f"No process can be started to time blocks in ({error.strerror}).") from error
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._out: BinaryIO = self._process.stdin  # type: ignore[assignment]
-        self._frames: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._ready = False
-        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
-        self.send(
-            {
-                "backend": [reopen.function, *reopen.words],
-                "options": options,
-                "hang_s": hang_s,
-                "shared": name,
-            }
-        )
-
-    def _read(self, pipe: BinaryIO) -> None:
-        try:
-            while (frame := read_frame(pipe)) is not None:
-                self._frames.put(frame)
-        finally:
-            self._frames.put(None)
-
-    def send(self, message: dict[str, Any], payload: bytes = b"") -> None:
-        """Write a frame; that the process is gone shows when its answer is waited for."""
-        with contextlib.suppress(OSError):
-            write_frame(self._out, message, payload)
-
-    def receive(self) -> dict[str, Any]:
-        """The next message; of kind ``gone``, with the reason, when the process ended or hangs."""
-        beat, since = self._beat(), time.monotonic()
-        while True:
-            try:
-                frame = self._frames.get(timeout=_POLL_S)
-            except queue.Empty:
-                now = self._beat()
-                if now != beat:
-                    beat, since = now, time.monotonic()
-                elif time.monotonic() - since > self._hang_s:
-                    return {"kind": "gone", "text": f"hung for {self._hang_s:g} s"}
-                continue
-            if frame is None:
-                return {"kind": "gone", "text": self._why()}
-            if not self._ready:
-                self._ready = True
-                with contextlib.suppress(OSError):  # both have it open by now
-                    self._shared_path.unlink()
-            return frame
-
-    def in_hand(self) -> int:
-        """Number of the block that was about to be built or run; -1 for none."""
-        number: int = SHARED.unpack(self._shared[:])[0]
-        return number
-
-    def close(self) -> None:
-        """End the process, however it is doing; a second call does nothing."""
-        self._process.kill()
-        self._process.wait()
-        with contextlib.suppress(OSError):
-            self._out.close()
-        self._release()
-
-    def _release(self) -> None:
-        self._shared.close()
-        self._errors.close()
-        with contextlib.suppress(OSError):
-            self._shared_path.unlink()
-
-    def _beat(self) -> int:
-        count: int = SHARED.unpack(self._shared[:])[1]
-        return count
-
-    def _why(self) -> str:
-        """How the process ended, in words; raises DeviceError if it never began."""
-        code = self._process.wait()
-        self._errors.seek(0)
-        said = self._errors.read()[-2000:].decode(errors="replace").strip().splitlines()
-        last = f": {said[-1].strip()[:200]}" if said else ""
-        if not self._ready:
-            raise DeviceError(f"The process that times blocks could not be started{last}.")
-        if code >= 0:
-            return f"the backend ended its process (exit code {code}){last}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        if name == "SIGKILL":
-            return "killed by SIGKILL, as the system does when memory runs out"
-        return f"crashed ({name}){last if name == 'SIGABRT' else ''}"

@@ -1,10 +1,12 @@
 """The process in which blocks are timed; see ``_supervisor.py``, which starts it and knows the rest.
 
-It imports only what timing needs: no ONNX library, no graph.
+It imports only what timing needs: no ONNX library, no graph.  Two tasks: ``slopes`` times blocks with a backend, and
+``builds`` builds one copy of each with a builder and runs none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import math
@@ -13,15 +15,17 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from onnx_layermerge.errors import DeviceError, ModelError
+from onnx_layermerge.errors import DeviceError, ModelError, OutputError, UsageError
 from onnx_layermerge.latency._clock import Clock, Instant, cpu_clock
+from onnx_layermerge.latency._device import DeviceKey
 from onnx_layermerge.latency._frames import SHARED, read_frame, write_frame
 from onnx_layermerge.latency._protocol import BlockSpec, slopes
 from onnx_layermerge.latency._records import encode
 from onnx_layermerge.latency._sampling import clock_of
+from onnx_layermerge.latency.backends import Backend, Runnable
 
 __all__ = ["serve"]
 
@@ -36,29 +40,14 @@ def serve() -> None:
     job = link.receive()
     with open(job["shared"], "r+b") as file:
         shared = mmap.mmap(file.fileno(), SHARED.size)
-    vitals = link.vitals = _Vitals(shared, job["hang_s"])
+    vitals = link.vitals = _Vitals(shared, job["hang_s"], job["build_s"])
     try:
         module, _, name = job["backend"][0].partition(":")
-        backend = getattr(importlib.import_module(module), name)(*job["backend"][1:])
-        vitals.read = clock_of(backend)
-        options = job["options"]
-        if options["budget_s"] is None:
-            options["budget_s"] = math.inf
-        numbers: dict[str, int] = {}
-        slopes(
-            link.blocks(numbers),
-            backend,
-            clock=vitals.clock,
-            hand=lambda key: vitals.hold(-1 if key is None else numbers[key]),
-            progress=link.progress,
-            store=lambda spec, value: link.tell(
-                "result", number=numbers[spec.key], value=encode(value, f"block {spec.key}")
-            ),
-            warn=lambda text: link.tell("warning", text=text),
-            **options,
-        )
-    except DeviceError as error:
-        link.tell("device", text=str(error))
+        with vitals.allowed(job["open_s"]):
+            opened = getattr(importlib.import_module(module), name)(*job["backend"][1:])
+        _TASKS[job["task"]](link, vitals, opened, job["options"])
+    except (DeviceError, OutputError, UsageError) as error:  # no block's fault: nothing more can be done here
+        link.tell("error", name=type(error).__name__, text=str(error))
     except Exception as error:  # whatever a backend raises is a fact about the block in hand
         text = " ".join(str(error).split())
         link.tell("fault", text=f"{type(error).__name__}: {text}" if text else type(error).__name__)
@@ -66,6 +55,67 @@ def serve() -> None:
         link.tell("end")
     while True:  # the parent ends this process once it has read everything
         link.receive()
+
+
+def _slopes(link: _Link, vitals: _Vitals, backend: Backend, options: dict[str, Any]) -> None:
+    vitals.read = clock_of(backend)
+    if options["budget_s"] is None:
+        options["budget_s"] = math.inf
+    numbers: dict[str, int] = {}
+    slopes(
+        link.blocks(numbers),
+        _Telling(backend, vitals),
+        clock=vitals.clock,
+        hand=lambda key: vitals.hold(-1 if key is None else numbers[key]),
+        progress=link.progress,
+        store=lambda spec, value: link.tell(
+            "result", number=numbers[spec.key], value=encode(value, f"block {spec.key}")
+        ),
+        warn=lambda text: link.tell("warning", text=text),
+        **options,
+    )
+
+
+def _builds(link: _Link, vitals: _Vitals, builder: Any, options: dict[str, Any]) -> None:
+    numbers: dict[str, int] = {}
+    for spec in link.blocks(numbers):
+        if spec is None:
+            continue
+        vitals.hold(numbers[spec.key])
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
+        value: dict[str, Any] = {"reason": None, "engine_bytes": 0, "layers": []}
+        try:
+            model = spec.build(1)
+            start_s, start_cpu_s = time.perf_counter(), time.process_time()
+            with vitals.building():
+                built = builder.build(model, spec.shapes(1), spec.key)
+        except (ModelError, DeviceError) as error:
+            value["reason"] = str(error)
+        else:
+            value["engine_bytes"] = len(built.engine)
+            value["layers"] = [[layer.kind, layer.nodes, layer.reformat] for layer in built.layers]
+        value |= {"seconds": time.perf_counter() - start_s, "cpu_s": time.process_time() - start_cpu_s}
+        link.tell("result", number=numbers[spec.key], value=value)
+        vitals.hold(-1)
+
+
+_TASKS: dict[str, Callable[[_Link, _Vitals, Any, dict[str, Any]], None]] = {"slopes": _slopes, "builds": _builds}
+
+
+class _Telling:
+    """A backend whose builds are announced, since they may be silent for longer than anything that is timed."""
+
+    def __init__(self, backend: Backend, vitals: _Vitals) -> None:
+        self._backend, self._vitals = backend, vitals
+        if hasattr(backend, "watch"):
+            self.watch = backend.watch
+
+    def describe(self) -> DeviceKey:
+        return self._backend.describe()
+
+    def build(self, model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Runnable:
+        with self._vitals.building():
+            return self._backend.build(model, shapes)
 
 
 class _Link:
@@ -131,8 +181,9 @@ class _Link:
 class _Vitals:
     """What the worker shares of itself: the block in hand, and that it lives."""
 
-    def __init__(self, shared: mmap.mmap, hang_s: float) -> None:
-        self._shared, self._hang_s = shared, hang_s
+    def __init__(self, shared: mmap.mmap, hang_s: float, build_s: float) -> None:
+        self._shared, self._hang_s, self._build_s = shared, hang_s, build_s
+        self._limit_s = hang_s
         self._number, self._count, self._armed_s = -1, 0, -math.inf
         self.read: Clock = cpu_clock
 
@@ -140,12 +191,25 @@ class _Vitals:
         self._number = number
         self._write()
 
+    def building(self) -> contextlib.AbstractContextManager[None]:
+        """For as long as this lasts, silence is judged by the limit of a build."""
+        return self.allowed(self._build_s)
+
+    @contextlib.contextmanager
+    def allowed(self, limit_s: float) -> Iterator[None]:
+        """For as long as this lasts, silence is judged by this limit."""
+        self._limit_s = limit_s
+        self._arm()
+        try:
+            yield
+        finally:
+            self._limit_s = self._hang_s
+            self._arm()
+
     def clock(self) -> Instant:
         now = self.read()
         if now.wall_s - self._armed_s > self._hang_s / 4:
-            # Ends this process from a thread that needs no Python; the parent, if it lives, is sooner.
-            faulthandler.dump_traceback_later(4 * self._hang_s, exit=True)
-            self._armed_s = now.wall_s
+            self._arm()
             now = self.read()
         self._write()
         return now
@@ -155,6 +219,12 @@ class _Vitals:
         faulthandler.cancel_dump_traceback_later()
         self._armed_s = -math.inf
 
+    def _arm(self) -> None:
+        # Ends this process from a thread that needs no Python; the parent, if it lives, is sooner.
+        faulthandler.dump_traceback_later(4 * self._limit_s, exit=True)
+        self._armed_s = time.perf_counter()
+        self._write()
+
     def _write(self) -> None:
         self._count += 1
-        self._shared[:] = SHARED.pack(self._number, self._count)
+        self._shared[:] = SHARED.pack(self._number, self._count, self._limit_s)

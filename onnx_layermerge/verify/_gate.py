@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onnx_layermerge.importance import Divergence
 from onnx_layermerge.latency import Ratio
+from onnx_layermerge.verify._timing import Timing
 
 __all__ = ["Gate", "Verdict", "judge"]
 
@@ -21,18 +22,19 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured, and one sentence for every bound that was not met."""
+    """What was measured, where and how, and one sentence for every bound that was not met."""
 
     speedup: Ratio
     quality: Divergence | None
     failures: tuple[str, ...]
+    timing: Timing | None = None
 
     @property
     def passed(self) -> bool:
         return not self.failures
 
 
-def judge(gate: Gate, speedup: Ratio, quality: Divergence | None) -> Verdict:
+def judge(gate: Gate, speedup: Ratio, quality: Divergence | None, timing: Timing | None = None) -> Verdict:
     """Hold the measurements against the gate; the speed-up counts with the lower end of its interval."""
     failures = []
     if gate.min_speedup is not None and not speedup.low >= gate.min_speedup:
@@ -49,4 +51,4 @@ def judge(gate: Gate, speedup: Ratio, quality: Divergence | None) -> Verdict:
             failures.append("divergence was not measured: give --calib")
         elif not quality.kl <= gate.max_kl:
             failures.append(f"divergence {quality.kl:.4f} is above {gate.max_kl:g}")
-    return Verdict(speedup, quality, tuple(failures))
+    return Verdict(speedup, quality, tuple(failures), timing)

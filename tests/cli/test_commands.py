@@ -170,7 +170,7 @@ def test_verify_misses_a_gate_with_a_line_for_each_bound(compressed: Compressed,
     )  # fmt: skip
     assert result.exit_code == 3
     verdict = json.loads(result.stdout)
-    assert set(verdict) == {"speedup", "quality", "failures", "passed"}
+    assert set(verdict) == {"speedup", "quality", "failures", "passed", "timing"}
     assert verdict["passed"] is False
     lines = result.stderr.splitlines()
     assert len(lines) == 2 and all(line.startswith("Error: ") for line in lines)

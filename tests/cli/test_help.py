@@ -13,6 +13,7 @@ from olm import options
 from olm.app import olm
 from onnx_layermerge.candidates import METHODS
 from onnx_layermerge.data import _options as image_options
+from onnx_layermerge.latency.backends.tensorrt import PRECISIONS
 
 
 def _tree(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -86,3 +87,4 @@ def test_choices_are_those_of_the_package() -> None:
     assert set(image_options.PRESETS) == set(options.PRESETS)
     assert set(image_options.LAYOUTS) == set(options.LAYOUTS)
     assert set(image_options.COLORS) == set(options.COLORS)
+    assert PRECISIONS == options.PRECISIONS

@@ -65,7 +65,7 @@ def test_what_the_budget_left_out_is_listed(monkeypatch: pytest.MonkeyPatch, mod
 
 
 def test_what_build_only_builds_needs_build_only(run, model) -> None:
-    result = run("profile", model, "--precision", "fp16")
+    result = run("profile", model, "--compute-capability", "8.6")
     assert result.exit_code == 2 and "--build-only" in result.stderr
     result = run("profile", model, "--build-only")
     assert result.exit_code == 2 and "compute capability" in result.stderr

@@ -20,6 +20,10 @@ class CUresult(enum.IntEnum):
     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900
 
 
+L2_BYTES = 4 << 20
+BUS = "0000:01:00.0"
+
+
 class Handle(int):
     """An opaque number; two of them are never the same object."""
 
@@ -38,6 +42,8 @@ class Gpu:
         self.capturable = True
         self.fails: dict[str, CUresult] = {}
         self.log: list[str] = []
+        self.fill_s = 0.0  # what a memory set of 1 MiB takes
+        self.filled = 0
         self._next = 0x1000
 
     def left(self) -> dict[str, int]:
@@ -67,6 +73,17 @@ class Gpu:
         else:
             work()
 
+    def fill(self, address: int, value: int, size: int) -> None:
+        def put() -> None:
+            assert size <= len(self.blocks[address]), "a memory set beyond the end"
+            # Of a large one, which is only there to take time, the first part stands for all.
+            done = min(size, 1 << 14)
+            self.blocks[address][:done] = bytes([value]) * done
+            self.filled += size
+            self.now_s += self.fill_s * size / 2**20
+
+        self.enqueue(put)
+
     def work(self, seconds: float) -> Callable[[], None]:
         def pass_time() -> None:
             self.now_s += seconds
@@ -79,7 +96,8 @@ def cuda_python(gpu: Gpu) -> Any:
     module = types.SimpleNamespace(
         CUresult=CUresult,
         CUdevice_attribute=types.SimpleNamespace(
-            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=75, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=76
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=75, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=76,
+            CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE=38,
         ),
         CUstream_flags=types.SimpleNamespace(CU_STREAM_DEFAULT=0, CU_STREAM_NON_BLOCKING=1),
         CUevent_flags=types.SimpleNamespace(CU_EVENT_DEFAULT=0),
@@ -102,7 +120,9 @@ def cuda_python(gpu: Gpu) -> Any:
     function("cuDeviceGetCount")(lambda: (gpu.devices,))
     function("cuDeviceGet")(lambda ordinal: (ordinal,))
     function("cuDeviceGetName")(lambda length, device: (b"Made Up 1000\0".ljust(length, b"\0"),))
-    function("cuDeviceGetAttribute")(lambda attribute, device: ({75: 8, 76: 6}[attribute],))
+    function("cuDeviceGetAttribute")(lambda attribute, device: ({75: 8, 76: 6, 38: L2_BYTES}[attribute],))
+    function("cuDeviceGetPCIBusId")(lambda length, device: (BUS.encode().ljust(length, b"\0"),))
+    function("cuMemsetD8Async")(lambda address, value, size, stream: gpu.fill(int(address), value, size) or ())
     function("cuDriverGetVersion")(lambda: (13010,))
     function("cuDevicePrimaryCtxRetain")(lambda device: (gpu.new("context"),))
     function("cuDevicePrimaryCtxRelease")(lambda device: gpu.open["context"].clear() or ())
@@ -202,6 +222,12 @@ def pycuda(gpu: Gpu) -> Any:
         def compute_capability(self) -> tuple[int, int]:
             return (8, 6)
 
+        def get_attribute(self, attribute: str) -> int:
+            return {"l2": L2_BYTES}[attribute]
+
+        def pci_bus_id(self) -> str:
+            return BUS
+
         def retain_primary_context(self) -> Context:
             return Context()
 
@@ -251,5 +277,7 @@ def pycuda(gpu: Gpu) -> Any:
 
     return types.SimpleNamespace(
         Error=Error, MemoryError=OutOfMemory, init=lambda: check("init"), Device=Device, Stream=Stream, Event=Event,
+        device_attribute=types.SimpleNamespace(L2_CACHE_SIZE="l2"),
+        memset_d8_async=lambda target, value, count, stream: gpu.fill(int(target), value, count),
         mem_alloc=Memory, memcpy_htod=upload, memcpy_dtoh=download, get_driver_version=lambda: 13010,
     )  # fmt: skip

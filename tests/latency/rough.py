@@ -42,6 +42,10 @@ class Rough:
             raise ZeroDivisionError("no such\nkernel")
         if name.startswith("lost"):
             raise DeviceError("the device was lost")
+        if name.startswith("tardy"):
+            time.sleep(0.8)
+        if name.startswith("stuck"):
+            time.sleep(600)
         if name.startswith("prints"):
             os.write(1, b"a library that prints on standard output\n")
         return _Runnable(name, int(copies))
@@ -74,6 +78,9 @@ class _Runnable:
         elif self.name.startswith("aborts"):
             os.write(2, b"free(): invalid pointer\n")
             os.abort()
+        elif self.name.startswith("closes"):
+            os.closerange(3, 256)
+            time.sleep(600)
         elif self.name.startswith("hangs"):
             time.sleep(600)
         elif self.name.startswith("holds"):
@@ -84,3 +91,9 @@ class _Runnable:
 
     def close(self) -> None:
         return None
+
+
+def holding(log: str) -> None:
+    """Be opened never, and let no other thread of this process run meanwhile."""
+    Path(log).write_text("holding")
+    ctypes.PyDLL(None).sleep(600)

@@ -155,7 +155,7 @@ def test_cpu_is_named_by_more_than_its_marketing_name(cpuinfo, expected) -> None
 @pytest.mark.parametrize(
     ("name", "device", "words"),
     [
-        ("onnxruntime", "cuda:0", "'cuda:0' is not supported in this version"),
+        ("onnxruntime", "cuda:0", "for 'cuda:0' say --backend onnxruntime-cuda or onnxruntime-tensorrt"),
         ("onnxruntime", "tpu", "no device 'tpu'"),
         ("torch", "cpu", "no backend 'torch'"),
     ],
@@ -169,7 +169,8 @@ def test_backends_and_devices_not_here_say_what_is(name, device, words) -> None:
 def test_doctor_lists_every_backend_with_a_reason() -> None:
     lines = {x.name: x for x in available_backends()}
     assert lines["onnxruntime"].usable and cpu_name() in lines["onnxruntime"].detail
-    for name in ("tensorrt", "tensorrt-rtx"):  # usable where there is a GPU; else the one reason why not
+    # Usable where there is a GPU; else the one reason why not.
+    for name in ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"):
         assert lines[name].usable or lines[name].detail.endswith((".", "index)."))
 
 

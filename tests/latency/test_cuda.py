@@ -76,6 +76,25 @@ def test_facts_are_words_of_a_key(driver: Driver) -> None:
     major, _, minor = facts.capability.partition(".")
     assert facts.name and "\0" not in facts.name and major.isdigit() and minor.isdigit()
     assert facts.driver.startswith("CUDA 1")
+    assert facts.l2_bytes >= 1 << 18 and facts.bus.count(":") == 2
+
+
+def test_memory_is_filled_with_zeros_on_the_stream(driver: Driver) -> None:
+    there, back, stream = np.full(4096, 7, np.uint8), np.ones(4096, np.uint8), driver.stream()
+    address = driver.allocate(there.nbytes)
+    driver.upload(address, there)
+    driver.fill(address, 1024, stream)
+    driver.synchronize(stream)
+    driver.download(back, address)
+    assert not back[:1024].any() and (back[1024:] == 7).all()
+    graph = driver.capture(stream, lambda: driver.fill(address, 4096, stream))
+    if graph is not None:
+        driver.replay(graph, stream)
+        driver.synchronize(stream)
+        driver.download(back, address)
+        assert not back.any(), "a fill that was captured must run when the graph is replayed"
+    driver.free(address)
+    driver.release(stream)
 
 
 def test_nothing_captured_or_a_graph_that_replays(driver: Driver) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from onnx_layermerge.errors import DeviceError
-from onnx_layermerge.latency import Bound, Failure, LatencyTable, Measurement, fill
+from onnx_layermerge.latency import Bound, Failure, LatencyTable, Measurement, _process, fill
+from onnx_layermerge.latency._process import Worker
 from onnx_layermerge.latency._supervisor import isolated_slopes
 from onnx_layermerge.latency.backends import Reopen
 from tests.latency.rough import Rough
@@ -89,6 +90,43 @@ def test_a_hang_is_ended_and_named(rough: Rough, name: str) -> None:
     assert all(gone_within(pid, 5) for pid in opened(rough))
 
 
+def test_a_build_has_a_limit_of_its_own(rough: Rough) -> None:
+    blocks = [rough.block(n) for n in ("tardy", "stuck")]
+    results = isolated_slopes(blocks, rough.reopen, hang_s=0.4, build_s=2.0, group=1, **FAST)
+    assert results["key-stuck"] == Failure("hung for 2 s") and isinstance(results["key-tardy"], Measurement)
+
+
+def test_a_backend_brings_its_own_limit(rough: Rough, tmp_path: Path) -> None:
+    rough.build_limit_s = 1.5  # type: ignore[attr-defined]
+    with LatencyTable.open(tmp_path / "t.sqlite") as table:
+        entries = fill(table, rough, [rough.block("stuck")], cap_s=0.02)
+    assert entries["key-stuck"].value == Failure("hung for 1.5 s")
+
+
+def test_a_pipe_that_ends_before_its_process_is_not_waited_for(rough: Rough, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_process, "END_S", 0.2)
+    results = isolated_slopes([rough.block(n) for n in ("a", "closes", "b")], rough.reopen, **FAST)
+    assert results["key-closes"] == Failure("the backend closed its pipe and did not end its process within 0.2 s")
+    assert isinstance(results["key-b"], Measurement) and all(gone_within(pid, 5) for pid in opened(rough))
+
+
+def test_writing_to_a_process_that_does_not_read_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a pipe holds, to a process whose threads are all stopped: known as a hang, not shared as one."""
+    monkeypatch.setattr(_process, "OPEN_S", 2.0)
+    log = tmp_path / "log"
+    worker = Worker(Reopen("tests.latency.rough:holding", (str(log),)), "slopes", {}, (2.0, 2.0))
+    try:
+        stop = time.monotonic() + 30
+        while not log.exists() and time.monotonic() < stop:
+            time.sleep(0.02)
+        worker.send({"size": 8 << 20}, bytes(8 << 20))
+        assert worker.receive() == {"kind": "gone", "text": "hung for 2 s"}
+    finally:
+        worker.close()
+
+
 def test_what_was_settled_before_a_crash_is_not_timed_again(rough: Rough) -> None:
     isolated_slopes([rough.block(n) for n in ("a", "b", "segfault", "c")], rough.reopen, group=2, **FAST)
     built = [line for line in rough.log.read_text().splitlines() if line.startswith("build")]
@@ -159,10 +197,8 @@ def test_the_worker_imports_only_what_it_needs(rough: Rough) -> None:
         "heavy = [m for m in ('onnx', 'onnx_ir', 'onnxscript', 'torch', 'rich', 'scipy') if m in sys.modules];"
         "print(heavy)"
     )
-    from onnx_layermerge.latency import _supervisor
-
-    start = _supervisor._START.replace("from onnx_layermerge.latency._worker import serve\nserve()", code)
-    package = str(Path(_supervisor.__file__).parents[1])
+    start = _process._START.replace("from onnx_layermerge.latency._worker import serve\nserve()", code)
+    package = str(Path(_process.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-I", "-c", start, package, *filter(None, sys.path), str(Path(__file__).parents[2])],
         capture_output=True, text=True, check=True,

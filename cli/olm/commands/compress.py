@@ -17,6 +17,7 @@ from olm.options import (
     model_options,
     output_options,
     profile_option,
+    require_builds_option,
     seed_option,
 )
 from olm.progress import showing
@@ -52,6 +53,7 @@ __all__ = ["compress"]
     "--allow-mismatch", is_flag=True,
     help="Where the file of --profile knows only another device, plan with its times; the result is measured here.",
 )
+@require_builds_option
 @model_options
 @seed_option
 @click.option("--report", type=click.Path(), metavar="FILE.json", help="Write the whole report there as JSON.")

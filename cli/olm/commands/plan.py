@@ -15,6 +15,7 @@ from olm.options import (
     model_options,
     output_options,
     profile_option,
+    require_builds_option,
     seed_option,
 )
 from olm.plot import scatter
@@ -46,6 +47,7 @@ ROWS = 12
     "--allow-mismatch", is_flag=True,
     help="Where the file of --profile knows only another device, take its times for this one's.",
 )
+@require_builds_option
 @model_options
 @seed_option
 @output_options

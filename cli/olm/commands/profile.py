@@ -69,16 +69,12 @@ class Duration(click.ParamType):
     "--compute-capability", "capabilities", multiple=True, metavar="X.Y",
     help="Build for these GPUs, such as 8.6 or 12.0 (with --build-only; may be repeated).",
 )
-@click.option(
-    "--precision", type=click.Choice(("fp32", "tf32", "fp16", "bf16")), default="fp32", show_default=True,
-    help="Types to build in (with --build-only).",
-)
 @seed_option
 @click.option("--all", "everything", is_flag=True, help="Show long lists whole.")
 @output_options
 def profile(
     models: tuple[str, ...], everything: bool, as_json: bool, quiet: bool,
-    build_only: bool, capabilities: tuple[str, ...], precision: str, **words: Any,
+    build_only: bool, capabilities: tuple[str, ...], **words: Any,
 ) -> None:
     """Time every candidate block of the models on the device, so that later commands need not.
 
@@ -89,12 +85,12 @@ def profile(
     from onnx_layermerge.flow import overview
 
     if build_only:
-        _build(models, capabilities, precision, everything, as_json, quiet, words)
+        _build(models, capabilities, everything, as_json, quiet, words)
         return
-    if capabilities or precision != "fp32":
-        raise click.UsageError("--compute-capability and --precision say what --build-only builds; give that too.")
+    if capabilities:
+        raise click.UsageError("--compute-capability says what --build-only builds for; give that too.")
     if not models:
-        found = overview(profile=words["profile"], device=words["device"], backend=words["backend"])
+        found = overview(**{name: words[name] for name in ("profile", "device", "backend", "precision")})
         if as_json:
             print_json(found)
         else:
@@ -110,15 +106,15 @@ def profile(
 
 
 def _build(
-    models: tuple[str, ...], capabilities: tuple[str, ...], precision: str,
-    everything: bool, as_json: bool, quiet: bool, words: dict[str, Any],
+    models: tuple[str, ...], capabilities: tuple[str, ...], everything: bool, as_json: bool, quiet: bool,
+    words: dict[str, Any],
 ) -> None:  # fmt: skip
     """Ahead of time: which blocks the builder takes, and what it fuses."""
     from onnx_layermerge.flow import build_only
 
     with showing(quiet) as progress:
         report = build_only(
-            models, capabilities=capabilities, precision=precision, method=words["method"],
+            models, capabilities=capabilities, precision=words["precision"], method=words["method"],
             shapes=words["shapes"], batch=words["batch"], progress=progress,
         )  # fmt: skip
     if as_json:

@@ -10,7 +10,7 @@ import click
 
 from olm.options import MODEL, Finite, data_options, device_options, model_options, output_options, seed_option
 from olm.progress import showing
-from olm.screen import interval, print_json, say
+from olm.screen import interval, ms, print_json, say
 
 if TYPE_CHECKING:
     from onnx_layermerge import Verdict
@@ -29,6 +29,10 @@ __all__ = ["verify"]
 @click.option("--max-kl", type=Finite(0), metavar="NATS", help="Fail if the outputs on --calib lie further apart.")
 @data_options(samples=512)
 @device_options
+@click.option(
+    "--save-onnx", type=click.Path(), metavar="DIR",
+    help="Write both models there in the types that were timed, for trtexec to read.",
+)
 @model_options
 @seed_option
 @output_options
@@ -66,4 +70,11 @@ def _show(compressed: str, verdict: Verdict) -> None:
         say(f"divergence  {verdict.quality.kl:.4g}, relative error {verdict.quality.relative:.4g}")
         if not math.isnan(agreement):
             say(f"agreement   {agreement:.1%} of the samples have the same top-1")
+    if verdict.timing is not None:
+        timing = verdict.timing
+        say(f"times       medians of {timing.kind}, {ms(timing.a_ms)} ms -> {ms(timing.b_ms)} ms, on {timing.device}")
+        for command in timing.commands:
+            say(f"the same by {command}")
+        if timing.unwritten:
+            say(f"            (--save-onnx DIR writes the files in {timing.precision} that these commands read)")
     say("gate        " + ("held" if verdict.passed else f"{len(verdict.failures)} missed"))

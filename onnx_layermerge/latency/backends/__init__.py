@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnx_layermerge.errors import DeviceError
+from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.latency._device import DeviceKey
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
 
 _HERE = "use --backend onnxruntime --device cpu"
 _TENSORRT = ("tensorrt", "tensorrt-rtx")
+_ON_GPU = ("onnxruntime-cuda", "onnxruntime-tensorrt")
 
 
 class Runnable(Protocol):
@@ -99,22 +100,31 @@ class BackendStatus:
     """The device and version when usable, else one sentence on why not."""
 
 
-def open_backend(name: str = "onnxruntime", device: str = "cpu") -> Backend:
-    """Open a backend by the words of ``--backend`` and ``--device`` (``cpu``, ``cuda:0``, ...).
+def open_backend(name: str = "onnxruntime", device: str = "cpu", precision: str = "fp32") -> Backend:
+    """Open a backend by the words of ``--backend``, ``--device`` (``cpu``, ``cuda:0``, ...) and ``--precision``.
 
     Raises:
         DeviceError: there is no such backend or device here, or its software cannot be used.
+        UsageError: there is no such precision, or the backend has it on no machine.
     """
     if name in _TENSORRT:
         from onnx_layermerge.latency.backends.tensorrt import open_tensorrt
 
-        return open_tensorrt(name, device)
+        return open_tensorrt(name, device, precision)
+    if name in _ON_GPU:
+        from onnx_layermerge.latency.backends._onnxruntime_gpu import open_gpu
+
+        return open_gpu(name, device, precision)
     if name != "onnxruntime":
         raise DeviceError(f"There is no backend {name!r}; {_HERE}.")
     if re.fullmatch(r"cuda(:\d+)?", device):
-        raise DeviceError(f"Device {device!r} is not supported in this version; {_HERE}.")
+        raise DeviceError(
+            f"Backend 'onnxruntime' is the CPU; for {device!r} say --backend {' or '.join(_ON_GPU)}, or {_HERE}."
+        )
     if device != "cpu":
         raise DeviceError(f"There is no device {device!r}; {_HERE}.")
+    if precision != "fp32":
+        _refuse_precision(precision)
     try:
         from onnx_layermerge.latency.backends._onnxruntime import OnnxRuntimeBackend
     except ImportError as error:
@@ -124,15 +134,27 @@ def open_backend(name: str = "onnxruntime", device: str = "cpu") -> Backend:
     return OnnxRuntimeBackend()
 
 
+def _refuse_precision(precision: str) -> None:
+    from onnx_layermerge.latency.backends.tensorrt import PRECISIONS
+
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision} is unknown; choose from {', '.join(PRECISIONS)}.")
+    raise UsageError(
+        f"Backend 'onnxruntime' computes in fp32 on a CPU, not in {precision}; leave out --precision, or say --backend "
+        "tensorrt --device cuda:0."
+    )
+
+
 def available_backends() -> tuple[BackendStatus, ...]:
     """Try every backend this version knows about; never raises."""
+    from onnx_layermerge.latency.backends._onnxruntime_gpu import status as status_on_gpu
     from onnx_layermerge.latency.backends.tensorrt import status
 
     try:
         line = BackendStatus("onnxruntime", True, open_backend().describe().text())
     except DeviceError as error:
         line = BackendStatus("onnxruntime", False, str(error))
-    return (line, *(status(name) for name in _TENSORRT))
+    return (line, *(status_on_gpu(name) for name in _ON_GPU), *(status(name) for name in _TENSORRT))
 
 
 def preset_input(shape: tuple[int, ...], dtype: npt.DTypeLike, seed: int) -> npt.NDArray[Any]:

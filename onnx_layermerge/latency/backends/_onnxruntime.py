@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from onnx_layermerge.graph import Packed
 
 # onnxruntime's exceptions have no common base below Exception.
-_ORT_ERRORS: tuple[type[Exception], ...] = (
+ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
     *(e for e in vars(_ort_state).values() if isinstance(e, type) and issubclass(e, Exception)),
 )
-_DTYPES: dict[str, type[np.generic]] = {
+DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
@@ -70,26 +70,32 @@ class OnnxRuntimeRunnable:
 
                 self._weights, data = give_weights(options, data), data.data
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._presets: dict[str, npt.NDArray[Any]] = {}
             self._binding = self._session.io_binding()
             self._values = self._bind(shapes)
-        except _ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot build this model: {_first_line(error)}") from error
+        except ORT_ERRORS as error:
+            raise ModelError(f"onnxruntime cannot build this model: {first_line(error)}") from error
 
     def run(self) -> None:
         try:
             self._session.run_with_iobinding(self._binding)
-        except _ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot run this model: {_first_line(error)}") from error
+        except ORT_ERRORS as error:
+            raise ModelError(f"onnxruntime cannot run this model: {first_line(error)}") from error
+
+    def inputs(self) -> dict[str, npt.NDArray[Any]]:
+        """The preset inputs."""
+        return dict(self._presets)
 
     def outputs(self, feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         try:
             return [np.asarray(x) for x in self._session.run(None, dict(feeds))]
-        except _ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot run this model: {_first_line(error)}") from error
+        except ORT_ERRORS as error:
+            raise ModelError(f"onnxruntime cannot run this model: {first_line(error)}") from error
 
     def close(self) -> None:
         self._binding = self._session = None
         self._values = self._weights = []
+        self._presets = {}
 
     def _bind(self, shapes: Mapping[str, tuple[int, ...]]) -> list[ort.OrtValue]:
         inputs = self._session.get_inputs()
@@ -98,6 +104,7 @@ class OnnxRuntimeRunnable:
             names = ", ".join(x.name for x in inputs)
             raise ModelError(f"The model has no input {unknown[0]!r}; its inputs are: {names}.")
         feeds = {x.name: _preset(x, shapes.get(x.name), seed) for seed, x in enumerate(inputs)}
+        self._presets = feeds
         values = []
         for name, feed in feeds.items():
             value = ort.OrtValue.ortvalue_from_numpy(feed)
@@ -126,7 +133,7 @@ def _options() -> ort.SessionOptions:
 
 
 def _preset(declared: ort.NodeArg, shape: tuple[int, ...] | None, seed: int) -> npt.NDArray[Any]:
-    dtype = _DTYPES.get(declared.type)
+    dtype = DTYPES.get(declared.type)
     if dtype is None:
         raise ModelError(f"Input {declared.name!r} is a {declared.type}, which cannot be timed.")
     if shape is None:
@@ -139,5 +146,5 @@ def _preset(declared: ort.NodeArg, shape: tuple[int, ...] | None, seed: int) -> 
     return preset_input(shape, dtype, seed)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]

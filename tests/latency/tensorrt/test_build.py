@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from onnx_layermerge.errors import DeviceError, ModelError, UsageError
+from onnx_layermerge.errors import DeviceError, ModelError, OutputError, UsageError
 from onnx_layermerge.latency.backends.tensorrt import BuildOptions, Library, Port, build, cast
 from onnx_layermerge.latency.backends.tensorrt._build import type_faults
 from onnx_layermerge.latency.backends.tensorrt._report import Layer, Tensor
@@ -108,6 +110,62 @@ def test_the_timing_cache_grows_and_one_of_another_gpu_is_replaced(library: Libr
     assert cached(b"another GPU's") == grown
 
 
+def test_a_timing_cache_file_grows_with_every_build_and_tensorrt_rtx_says_it_has_none(
+    library: Library, target: Targets, tmp_path: Path
+) -> None:
+    path = tmp_path / "deep" / "cache"
+    options = BuildOptions(capabilities=target(library), timing_cache_file=str(path))
+    if library.capabilities:
+        with pytest.raises(UsageError, match="keeps no timing cache; leave --timing-cache out"):
+            build(library, residual(), {}, options)
+        return
+    for count in (1, 2):
+        build(library, residual(), {}, options)
+        assert path.read_bytes() == b" and what this build found" * count
+    assert [each.name for each in path.parent.iterdir()] == ["cache"], "nothing half written may stay"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OutputError, match="timing cache .* cannot be read"):
+        build(library, residual(), {}, options)
+
+
+def test_engines_are_saved_with_what_they_are(any_library: Library, target: Targets, tmp_path: Path) -> None:
+    options = BuildOptions(capabilities=target(any_library), save_engines=str(tmp_path / "engines"))
+    built = build(any_library, residual(), {}, options, name="mine")
+    build(any_library, residual(), {}, options)
+    build(any_library, residual(channels=8), {}, options)
+    names = sorted(path.name for path in (tmp_path / "engines").iterdir())
+    assert len(names) == 6 and names[-2:] == ["mine.engine", "mine.json"], "a hash where there is no name"
+    assert (tmp_path / "engines" / "mine.engine").read_bytes() == built.engine
+    facts = json.loads((tmp_path / "engines" / "mine.json").read_text())
+    assert facts["version"] == any_library.version and facts["precision"] == "fp32"
+    assert facts["inputs_and_outputs"][0] == {
+        "name": "x", "shape": [1, 16, 14, 14], "dtype": "fp32", "is_input": True, "channels_last": True
+    }  # fmt: skip
+
+
+RANGE = ((1, 16, 8, 8), (4, 16, 8, 8), (32, 16, 8, 8))
+
+
+def test_a_range_of_shapes_is_one_engine(any_library: Library, target: Targets, world: World) -> None:
+    model = conv(("N", 16, 8, 8)).SerializeToString()
+    options = BuildOptions(capabilities=target(any_library), ranges={"x": RANGE, "not of this model": RANGE})
+    assert build(any_library, model, {}, options).ports[0].shape == (4, 16, 8, 8)
+    assert build(any_library, model, {"x": (7, 16, 8, 8)}, options).ports[0].shape == (7, 16, 8, 8)
+    for config in world.configs:
+        assert config._profiles == [{"x": list(RANGE)}]
+    with pytest.raises(ModelError, match=r"used at \(33, 16, 8, 8\), which the range"):
+        build(any_library, model, {"x": (33, 16, 8, 8)}, options)
+    static = build(any_library, residual(), {}, BuildOptions(capabilities=target(any_library), ranges={"x": RANGE}))
+    assert static.ports[0].shape == (1, 16, 14, 14), "an input whose shape is known has no use for a range"
+
+
+def test_options_pass_through_words() -> None:
+    options = BuildOptions("fp16", ("8.6",), 2, None, "linear", "cache", "engines", {"x": RANGE}, 30.0)
+    assert BuildOptions.of_words(options.words()) == options
+    assert BuildOptions.of_words(BuildOptions().words()) == BuildOptions()
+
+
 def test_without_a_gpu_the_reason_is_the_device(version: str) -> None:
     from tests.latency.tensorrt.conftest import fake_library
 
@@ -141,9 +199,17 @@ def test_compute_capabilities(library: Library, world: World) -> None:
         build(library, residual(), {}, BuildOptions(capabilities=("9.0",)))
 
 
-@pytest.mark.parametrize("words", [{"level": 6}, {"level": -1}, {"precision": "int8"}])
-def test_options_that_make_no_sense(words: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="choose from"):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"level": 6}, "choose from"), ({"level": -1}, "choose from"), ({"precision": "int8"}, "choose from"),
+        ({"layout": "nchw"}, "choose from"), ({"limit_s": 0.0}, "give seconds above 0"),
+        ({"ranges": {"x": ((1, 3), (4, 3), (2, 3))}}, "1x3, 4x3, 2x3 of 'x' are no range"),
+        ({"ranges": {"x": ((1, 3), (1, 3, 4), (2, 3))}}, "are no range"), ({"ranges": {"x": ((1,), (2,))}}, "no range"),
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
         BuildOptions(**words)
 
 

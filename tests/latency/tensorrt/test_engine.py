@@ -15,8 +15,8 @@ from onnx_layermerge.errors import DeviceError, ModelError, OlmError
 from onnx_layermerge.latency import BlockSpec, Measurement, interleave, slopes
 from onnx_layermerge.latency.backends._cuda import CudaPython, PyCuda
 from onnx_layermerge.latency.backends.tensorrt import BuildOptions, Library, TensorRTBackend, open_tensorrt
-from onnx_layermerge.latency.backends.tensorrt._engine import Meter
-from tests.latency.fake_cuda import CUresult, Gpu, cuda_python, pycuda
+from onnx_layermerge.latency.backends.tensorrt._meter import GATE_BYTES, Meter
+from tests.latency.fake_cuda import L2_BYTES, CUresult, Gpu, cuda_python, pycuda
 from tests.latency.tensorrt.conftest import fake_library
 from tests.latency.tensorrt.fake import World
 from tests.latency.tensorrt.nets import conv, residual
@@ -127,11 +127,80 @@ def test_many_runs_without_a_reading_do_not_pile_up() -> None:
     assert meter.clock().seconds == pytest.approx(2.5)
 
 
+def test_pycuda_captures_nothing_so_there_is_no_gate_and_the_key_says_so(opened: Open) -> None:
+    assert " gate=off " in opened("fp16", "pycuda").describe().settings
+
+
+def test_the_gate_opens_once_a_reading_and_costs_no_time() -> None:
+    gpu = Gpu()
+    driver = CudaPython(cuda_python(gpu))
+    meter = Meter(driver, driver.stream())
+    gpu.fill_s, before = 1.0, gpu.filled
+    for _ in range(3):
+        for _ in range(4):
+            meter.launch(gpu.work(1e-3))
+        meter.clock()
+    assert meter.gated and (gpu.filled - before) == 3 * 64 * GATE_BYTES
+    assert meter.clock().seconds == pytest.approx(12e-3) and gpu.now_s > 100
+
+
+@pytest.mark.parametrize("adapter", ["cuda-python", "pycuda"])
+def test_cold_times_overwrite_the_cache_before_each_run_and_outside_of_its_time(
+    adapter: str, opened: Open, world: World
+) -> None:
+    world.conv_s = 0.125
+    backend = opened(adapter=adapter)
+    runnable = backend.build(residual(), {})
+    gpu, before = gpu_of(world), gpu_of(world).filled
+    warm = runnable.times(5)
+    gate = gpu.filled - before
+    gpu.fill_s = 1e-3
+    cold = runnable.times(5, cold=True)
+    assert warm == cold == pytest.approx([0.25] * 5)
+    assert gpu.filled - before - 2 * gate == 5 * max(128 << 20, 2 * L2_BYTES)
+    enqueued = world.enqueued
+    runnable.times(3, graph=False)
+    assert world.enqueued == enqueued + 3
+    runnable.close()
+    backend.close()
+    assert gpu.left().keys() <= {"stream", "event"}, "which pycuda gives back with Python's references"
+
+
+def test_a_measurement_has_its_cold_figure_and_none_where_memory_is_short(opened: Open, world: World) -> None:
+    world.conv_s = 2e-3
+    backend = opened()
+    spec = BlockSpec("key", "block", _chain, lambda count: {"x": (1, 8, 4, 4)})
+    words: dict[str, Any] = {"clock": backend.clock, "min_rounds": 6, "max_rounds": 6, "warm_up_s": 0}
+    found = slopes([spec], backend, **words)["key"]
+    assert isinstance(found, Measurement) and found.cold_s == pytest.approx(2e-3)
+    poor = opened()
+    gpu_of(world).memory = sum(map(len, gpu_of(world).blocks.values())) + (64 << 20)
+    found = slopes([spec], poor, **{**words, "clock": poor.clock})["key"]
+    assert isinstance(found, Measurement) and found.cold_s is None and found.seconds == pytest.approx(2e-3)
+
+
+def test_runs_bound_by_launches_are_said(opened: Open, world: World) -> None:
+    def warned(conv_s: float) -> tuple[str, ...]:
+        world.conv_s = conv_s
+        backend = opened()
+        runnable = backend.build(residual(), {})
+        watch = backend.watch()
+        for _ in range(20):
+            runnable.run()
+        backend.clock()
+        return tuple(text for text in watch.warnings() if "pace of the launches" in text)
+
+    assert warned(10.0) == ()  # GPU seconds: a host that needs ten for a launch is none
+    (text,) = warned(0.0)
+    assert text.startswith("100% of the timed runs")
+
+
 def test_everything_is_given_back(opened: Open, world: World) -> None:
     backend = opened()
     held = gpu_of(world).left()
     runnable = backend.build(residual(), {})
-    assert gpu_of(world).left()["memory"] == 2 and gpu_of(world).left()["graph"] == 1
+    now = gpu_of(world).left()
+    assert now["memory"] == held["memory"] + 2 and now["graph"] == held["graph"] + 1
     runnable.close()
     runnable.close()
     assert gpu_of(world).left() == held
@@ -206,7 +275,7 @@ def test_the_key_holds_what_a_time_depends_on(opened: Open, library: Library) ->
     assert (key.backend, key.backend_version) == (library.name, library.version)
     assert key.device == "Made Up 1000 (compute capability 8.6)" and key.driver == "CUDA 13.1"
     assert key.precision == "fp16" and key.threads == 0
-    assert key.settings == "aux_streams=0 driver_api=cuda-python io=channels_last level=default"
+    assert key.settings == "aux_streams=0 driver_api=cuda-python gate=on io=channels_last level=default"
     others = {opened(precision).describe().digest() for precision in ("fp32", "tf32", "bf16")}
     assert len(others | {key.digest()}) == 4
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.latency.backends._cuda import CudaPython
-from onnx_layermerge.latency.backends.tensorrt import NAMES, _status, open_tensorrt, status
+from onnx_layermerge.latency.backends.tensorrt import NAMES, _status, open_tensorrt, reopen_tensorrt, status, validity
 from tests.latency.fake_cuda import Gpu, cuda_python
 from tests.latency.tensorrt.conftest import fake_library
 from tests.latency.tensorrt.fake import World
@@ -38,6 +40,30 @@ def test_another_process_opens_the_same(here: str) -> None:
     assert again.build(residual(), {}).outputs(again.build(residual(), {}).inputs())
     again.close()
     backend.close()
+
+
+def test_options_reach_the_backend_and_its_twin(here: str, tmp_path: Path) -> None:
+    words: dict[str, Any] = {"save_engines": tmp_path / "engines", "build_limit_s": 30, "layout": "linear"}
+    words["shape_ranges"] = {"x": ((1, 16, 14, 14), (1, 16, 14, 14), (8, 16, 14, 14))}
+    if here == "tensorrt":
+        words["timing_cache"] = tmp_path / "cache"
+    backend = open_tensorrt(here, **words)
+    twin = reopen_tensorrt(*backend.reopen.words)
+    assert twin.describe() == backend.describe() and twin.build_limit_s == backend.build_limit_s == 30
+    assert "io=linear level=default shapes=x:1x16x14x14..1x16x14x14..8x16x14x14" in twin.describe().settings
+    twin.build(residual(), {})
+    assert len(list((tmp_path / "engines").glob("*.engine"))) == 1
+    assert (tmp_path / "cache").exists() is (here == "tensorrt")
+    twin.close()
+    backend.close()
+    if here != "tensorrt":
+        with pytest.raises(UsageError, match="leave --timing-cache out"):
+            open_tensorrt(here, timing_cache=tmp_path / "cache")
+
+
+def test_what_the_runtime_says_of_an_engine(here: str) -> None:
+    library = _status.load(here)
+    assert validity(library, b"engine") == ("INVALID" if library.capabilities else None)
 
 
 def test_a_usable_machine_is_described_and_left_as_it_was(here: str, world: World) -> None:

@@ -13,27 +13,41 @@ for.  No time of TensorRT-RTX says anything about TensorRT.
 
 from __future__ import annotations
 
-from onnx_layermerge.latency.backends.tensorrt._build import BuildOptions, Built, Port, build
+from onnx_layermerge.latency.backends.tensorrt._build import Built, Port, build
 from onnx_layermerge.latency.backends.tensorrt._cast import PRECISIONS, cast
 from onnx_layermerge.latency.backends.tensorrt._engine import EngineRunnable, TensorRTBackend
 from onnx_layermerge.latency.backends.tensorrt._library import NAMES, Library, load
+from onnx_layermerge.latency.backends.tensorrt._options import BUILD_LIMIT_S, BuildOptions, Range
 from onnx_layermerge.latency.backends.tensorrt._report import Layer, Tensor
-from onnx_layermerge.latency.backends.tensorrt._status import open_tensorrt, status
+from onnx_layermerge.latency.backends.tensorrt._status import (
+    BlockBuilder,
+    open_builder,
+    open_tensorrt,
+    reopen_tensorrt,
+    status,
+    validity,
+)
 
 __all__ = [
+    "BUILD_LIMIT_S",
     "NAMES",
     "PRECISIONS",
+    "BlockBuilder",
     "BuildOptions",
     "Built",
     "EngineRunnable",
     "Layer",
     "Library",
     "Port",
+    "Range",
     "TensorRTBackend",
     "Tensor",
     "build",
     "cast",
     "load",
+    "open_builder",
     "open_tensorrt",
+    "reopen_tensorrt",
     "status",
+    "validity",
 ]

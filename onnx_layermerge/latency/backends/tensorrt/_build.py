@@ -8,19 +8,23 @@ that it does not have there.  One stream: side branches on streams of their own 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import onnx
 
 from onnx_layermerge.errors import DeviceError, ModelError, UsageError
 from onnx_layermerge.latency.backends.tensorrt._cast import stored_type
 from onnx_layermerge.latency.backends.tensorrt._errors import build_error, make_log, parse_error
+from onnx_layermerge.latency.backends.tensorrt._files import read_cache, write_engine, write_whole
 from onnx_layermerge.latency.backends.tensorrt._library import Library
+from onnx_layermerge.latency.backends.tensorrt._options import BuildOptions
 from onnx_layermerge.latency.backends.tensorrt._report import Layer, layers_of_log
 
-__all__ = ["BuildOptions", "Built", "Port", "build", "type_faults"]
+__all__ = ["Built", "Port", "build", "check_options", "type_faults"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 CHANNEL_BLOCK = 8
@@ -31,31 +35,6 @@ _TYPES = {
     "UINT8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 _NO_GPU = ("cudaError 35", "cudaError 100", "cudaError 101", "cudaError 803", "cudaError 999")
-
-
-@dataclasses.dataclass(frozen=True)
-class BuildOptions:
-    """How engines are built.
-
-    Attributes:
-        precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``; the model must have been cast to it.
-        capabilities: compute capabilities to build for, as ``8.6``; none is the GPU of this machine.
-        level: builder optimization level, 0 to 5; None is the library's own choice.
-        timing_cache: what an earlier build gave back, to find tactics without timing them anew; b"" begins one, None
-            uses none.  A library without tactics to time (TensorRT-RTX) has no use for it.
-        layout: ``channels_last`` wherever it is legal at the ends of the network, or ``linear``.
-    """
-
-    precision: str = "fp32"
-    capabilities: tuple[str, ...] = ()
-    level: int | None = None
-    timing_cache: bytes | None = None
-    layout: Literal["channels_last", "linear"] = "channels_last"
-
-    def __post_init__(self) -> None:
-        stored_type(self.precision)
-        if self.level is not None and not 0 <= self.level <= 5:
-            raise UsageError(f"builder optimization level {self.level} is unknown; choose from 0 to 5.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,15 +59,23 @@ class Built:
     timing_cache: bytes = b""
 
 
-def build(library: Library, model: bytes, shapes: Shapes, options: BuildOptions | None = None) -> Built:
+def build(
+    library: Library, model: bytes, shapes: Shapes, options: BuildOptions | None = None, *, name: str = ""
+) -> Built:
     """Parse and build; dynamic inputs take the shapes given, through an optimization profile.
+
+    Args:
+        shapes: input name → shape; an input of the options' ranges may be left out and has its usual shape.
+        name: of the file for the engine, where the options save it; a hash of model and options if empty.
 
     Raises:
         ModelError: the library cannot parse or build this model, or built it in another precision.
         DeviceError: there is no GPU and none was named, or the library does not build for the one named.
-        UsageError: an option makes no sense.
+        OutputError: the engine or the timing cache cannot be written.
+        UsageError: an option makes no sense, or none for this library.
     """
     options = options or BuildOptions()
+    check_options(library, options)
     targets = [library.capability(words) for words in options.capabilities]
     _refuse_bytes(library.title, model)
     start = time.perf_counter()
@@ -108,7 +95,8 @@ def build(library: Library, model: bytes, shapes: Shapes, options: BuildOptions 
     cache = _configure(library, config, options, targets)
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
-    _bind(builder, config, inputs, shapes)
+    shapes = {**{t.name: options.ranges[t.name][1] for t in inputs if _ranged(t, options)}, **shapes}
+    _bind(builder, config, inputs, shapes, options)
     ports = tuple(_port(library, tensor, shapes, options) for tensor in (*inputs, *outputs))
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -120,7 +108,23 @@ def build(library: Library, model: bytes, shapes: Shapes, options: BuildOptions 
     if faults:
         raise ModelError(f"{library.title} did not build this model in {options.precision}: {faults[0]}.")
     timing = b"" if cache is None else bytes(memoryview(cache.serialize()))
-    return Built(bytes(memoryview(serialized)), time.perf_counter() - start, ports, layers, timing)
+    built = Built(bytes(memoryview(serialized)), time.perf_counter() - start, ports, layers, timing)
+    if options.timing_cache_file:
+        write_whole(Path(options.timing_cache_file), timing)
+    if options.save_engines:
+        name = name or _name(model, shapes, options)
+        write_engine(options.save_engines, name, built.engine, _facts(library, built, options))
+    return built
+
+
+def check_options(library: Library, options: BuildOptions) -> None:
+    """Refuse what this library has not.
+
+    Raises:
+        UsageError: it keeps no timing cache, and one was named.
+    """
+    if options.timing_cache_file and _cacheless(library):
+        raise UsageError(f"{library.title} times no tactics and keeps no timing cache; leave --timing-cache out.")
 
 
 def type_faults(ports: tuple[Port, ...], layers: tuple[Layer, ...], stored: str) -> list[str]:
@@ -169,9 +173,10 @@ def _configure(library: Library, config: Any, options: BuildOptions, targets: li
         config.num_compute_capabilities = len(targets)
         for index, target in enumerate(targets):
             config.set_compute_capability(target, index)
-    if options.timing_cache is None or hasattr(module, "IRuntimeCache"):
+    known = read_cache(options.timing_cache_file) if options.timing_cache_file else options.timing_cache
+    if known is None or _cacheless(library):
         return None
-    cache = config.create_timing_cache(options.timing_cache)
+    cache = config.create_timing_cache(known)
     if not config.set_timing_cache(cache, ignore_mismatch=False):
         # Of another GPU or version: a cache is an accelerator, so begin a new one.
         cache = config.create_timing_cache(b"")
@@ -179,7 +184,15 @@ def _configure(library: Library, config: Any, options: BuildOptions, targets: li
     return cache
 
 
-def _bind(builder: Any, config: Any, inputs: list[Any], shapes: Shapes) -> None:
+def _cacheless(library: Library) -> bool:
+    return hasattr(library.module, "IRuntimeCache")
+
+
+def _ranged(tensor: Any, options: BuildOptions) -> bool:
+    return tensor.name in options.ranges and any(size < 0 for size in tensor.shape)
+
+
+def _bind(builder: Any, config: Any, inputs: list[Any], shapes: Shapes, options: BuildOptions) -> None:
     names = [tensor.name for tensor in inputs]
     unknown = sorted(set(shapes) - set(names))
     if unknown:
@@ -195,7 +208,13 @@ def _bind(builder: Any, config: Any, inputs: list[Any], shapes: Shapes) -> None:
         if shape is None:
             raise ModelError(f"Input {tensor.name!r} has the dynamic shape {declared}; say its shape with --shapes.")
         profile = profile or builder.create_optimization_profile()
-        profile.set_shape(tensor.name, min=shape, opt=shape, max=shape)
+        low, usual, high = options.ranges.get(tensor.name, (shape, shape, shape))
+        if not (_fits(declared, usual) and all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))):
+            raise ModelError(
+                f"Input {tensor.name!r} is {declared} and used at {tuple(shape)}, which the range {low} to {high} does "
+                "not fit."
+            )
+        profile.set_shape(tensor.name, min=low, opt=usual, max=high)
     if profile is not None and config.add_optimization_profile(profile) < 0:
         raise ModelError("These shapes make no optimization profile; check --shapes.")
 
@@ -220,6 +239,26 @@ def _fits(declared: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(declared) == len(shape) and all(
         wanted > 0 and size in (-1, wanted) for size, wanted in zip(declared, shape, strict=True)
     )
+
+
+def _name(model: bytes, shapes: Shapes, options: BuildOptions) -> str:
+    words = f"{sorted(shapes.items())} {options.words()}".encode()
+    return hashlib.sha256(words + b"\0" + model).hexdigest()[:24]
+
+
+def _facts(library: Library, built: Built, options: BuildOptions) -> dict[str, Any]:
+    """What a saved engine is, for people and for whoever loads it."""
+    return {
+        "backend": library.name,
+        "version": library.version,
+        "precision": options.precision,
+        "compute_capabilities": list(options.capabilities) or "of the GPU that it was built on",
+        "level": options.level,
+        "inputs_and_outputs": [dataclasses.asdict(port) for port in built.ports],
+        "layers": len(built.layers),
+        "build_s": round(built.seconds, 3),
+        "bytes": len(built.engine),
+    }
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -3,18 +3,17 @@
 The number is what trtexec calls GPU compute time: from an event before the kernels to one behind them, no transfers.
 `Meter` puts the two events around every replay and adds up what lies between; its reading is the backend's clock.
 
-    run()    event ─ graph ─ event              enqueued, not waited for
-    clock()  wait, then seconds += Σ (stop − start) of the runs since the last reading
+A block finds what it reads in the second-level cache when it is run again and again, and not always inside a network.
+`EngineRunnable.times` also gives the time after that cache was overwritten, as the figure beside the other one.
 
 An engine is compared with onnxruntime on the CPU before anybody can time it: the outputs for the preset inputs may
-differ by the share of their largest magnitude that `TOLERANCES` gives the precision.
+differ by no more than the precision's rounding (`agree`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -25,60 +24,31 @@ from onnx_layermerge.errors import DeviceError, ModelError
 from onnx_layermerge.latency._clock import Instant
 from onnx_layermerge.latency._device import DeviceKey
 from onnx_layermerge.latency.backends import Reopen, preset_input
-from onnx_layermerge.latency.backends._cuda import Driver
-from onnx_layermerge.latency.backends.tensorrt._build import BuildOptions, Port, build, type_faults
+from onnx_layermerge.latency.backends._agreement import agree
+from onnx_layermerge.latency.backends._driver import Driver
+from onnx_layermerge.latency.backends.tensorrt._build import Port, build, type_faults
 from onnx_layermerge.latency.backends.tensorrt._cast import cast, stored_type
 from onnx_layermerge.latency.backends.tensorrt._errors import make_log
 from onnx_layermerge.latency.backends.tensorrt._library import Library
+from onnx_layermerge.latency.backends.tensorrt._meter import Meter
+from onnx_layermerge.latency.backends.tensorrt._options import BuildOptions
 from onnx_layermerge.latency.backends.tensorrt._report import Layer, layers_of_json
+from onnx_layermerge.latency.backends.tensorrt._watch import EngineWatch
 
 if TYPE_CHECKING:
     from onnx_layermerge.graph import Packed
 
-__all__ = ["EngineRunnable", "Meter", "TensorRTBackend"]
+__all__ = ["EngineRunnable", "TensorRTBackend"]
 
 Array = npt.NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Of the largest magnitude of an output; a few layers of rounding, and far below what a wrong layer makes.
-TOLERANCES = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2, "bf16": 1e-1}
 _DTYPES: dict[str, npt.DTypeLike] = {
     "fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16, "int32": np.int32, "int64": np.int64,
     "int8": np.int8, "uint8": np.uint8, "bool": np.bool_,
 }  # fmt: skip
-_MOST_PENDING = 1024
-
-
-class Meter:
-    """GPU seconds of all that was launched through it."""
-
-    def __init__(self, driver: Driver, stream: Any) -> None:
-        self._driver, self._stream = driver, stream
-        self._pool: list[tuple[Any, Any]] = []
-        self._pending: list[tuple[Any, Any]] = []
-        self._seconds = 0.0
-
-    def launch(self, work: Callable[[], None]) -> None:
-        """Enqueue work between two events."""
-        if len(self._pending) >= _MOST_PENDING:
-            self._collect()
-        start, stop = self._pool.pop() if self._pool else (self._driver.event(), self._driver.event())
-        self._driver.record(start, self._stream)
-        work()
-        self._driver.record(stop, self._stream)
-        self._pending.append((start, stop))
-
-    def clock(self) -> Instant:
-        """GPU seconds so far and wall seconds, when all that was launched is done."""
-        self._collect()
-        return Instant(self._seconds, time.perf_counter())
-
-    def _collect(self) -> None:
-        self._driver.synchronize(self._stream)
-        for start, stop in self._pending:
-            self._seconds += self._driver.elapsed_s(start, stop)
-        self._pool += self._pending
-        self._pending = []
+# Larger than any second-level cache today, for devices that do not tell theirs.
+_LEAST_FLUSH = 128 << 20
 
 
 class TensorRTBackend:
@@ -108,6 +78,7 @@ class TensorRTBackend:
             self._undo.close()
             raise DeviceError(f"{library.title} cannot start a runtime on {self._facts.name} ({error}).") from error
         self._meter = Meter(driver, self._stream)
+        self._flush: tuple[int, int] | None = None
         if reopen is not None:
             self.reopen = reopen
 
@@ -116,9 +87,14 @@ class TensorRTBackend:
         settings = {
             "aux_streams": "0",
             "driver_api": self._driver.name,
+            "gate": "on" if self._meter.gated else "off",
             "io": options.layout,
             "level": "default" if options.level is None else str(options.level),
         }
+        if options.ranges:  # an engine for a range of shapes is not tuned for one alone
+            ranges = sorted(options.ranges.items())
+            each = (f"{name}:{'..'.join('x'.join(map(str, shape)) for shape in shapes)}" for name, shapes in ranges)
+            settings["shapes"] = ",".join(each)
         return DeviceKey(
             backend=self._library.name,
             backend_version=self._library.version,
@@ -132,6 +108,15 @@ class TensorRTBackend:
     def clock(self) -> Instant:
         """GPU compute seconds and wall seconds; see `Meter`."""
         return self._meter.clock()
+
+    @property
+    def build_limit_s(self) -> float:
+        """Wall seconds after which a build in a process of its own counts as hung."""
+        return self._options.limit_s
+
+    def watch(self) -> EngineWatch:
+        """Begin to look at the GPU's clocks, what slows them, and who else uses it."""
+        return EngineWatch(self._facts.bus, self._meter)
 
     def build(self, model: bytes | Packed, shapes: Shapes) -> EngineRunnable:
         """Cast to the backend's precision, build, load, and compare with onnxruntime.
@@ -147,13 +132,24 @@ class TensorRTBackend:
         with contextlib.ExitStack() as undo:
             undo.callback(runnable.close)
             if self._check:
-                _compare(runnable, model, TOLERANCES[self._options.precision], self._library.title)
+                _compare(runnable, model, self._options.precision, self._library.title)
             undo.pop_all()
         return runnable
 
     def close(self) -> None:
         """Give the GPU back; runnables are of no use any more."""
         self._undo.close()
+
+    def _overwrite_l2(self) -> None:
+        """Enqueue what leaves nothing of ours in the second-level cache.
+
+        Raises:
+            ModelError: there is no memory left for it.
+        """
+        if self._flush is None:
+            size = max(_LEAST_FLUSH, 2 * self._facts.l2_bytes)
+            self._flush = (self._driver.allocate(size), size)
+        self._driver.fill(*self._flush, self._stream)
 
 
 class EngineRunnable:
@@ -166,6 +162,7 @@ class EngineRunnable:
         self, backend: TensorRTBackend, engine: bytes, ports: tuple[Port, ...], layers: tuple[Layer, ...]
     ) -> None:
         self._driver, self._stream, self._meter = backend._driver, backend._stream, backend._meter
+        self._overwrite_l2 = backend._overwrite_l2
         self._title, self._log = backend._library.title, backend._log
         self._addresses: dict[str, int] = {}
         self._graph: Any | None = None
@@ -201,6 +198,19 @@ class EngineRunnable:
 
     def run(self) -> None:
         self._meter.launch(self._launch)
+
+    def times(self, count: int, *, cold: bool = False, graph: bool = True) -> list[float]:
+        """GPU seconds of each of ``count`` runs, one by one.
+
+        Args:
+            cold: the second-level cache is overwritten before each run, outside of its time.
+            graph: replay the captured graph; else the engine is enqueued anew every time.
+
+        Raises:
+            ModelError: it cannot be run, or there is no memory for what overwrites the cache.
+        """
+        work = self._launch if graph else self._enqueue
+        return self._meter.times(work, count, self._overwrite_l2 if cold else None)
 
     def outputs(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Outputs in the model's order; floating-point ones are float32 whatever the engine's precision."""
@@ -288,7 +298,7 @@ class EngineRunnable:
         return said[-1].rstrip(".") if said else "it does not say why"
 
 
-def _compare(runnable: EngineRunnable, model: bytes, tolerance: float, title: str) -> None:
+def _compare(runnable: EngineRunnable, model: bytes, precision: str, title: str) -> None:
     from onnx_layermerge.latency.backends._onnxruntime import OnnxRuntimeRunnable
 
     feeds = runnable.inputs()
@@ -297,14 +307,7 @@ def _compare(runnable: EngineRunnable, model: bytes, tolerance: float, title: st
         expected = reference.outputs(feeds)
     finally:
         reference.close()
-    for index, (want, got) in enumerate(zip(expected, runnable.outputs(feeds), strict=True)):
-        scale = max(float(np.max(np.abs(want), initial=0.0)), 1e-6)
-        off = float(np.max(np.abs(want.astype(np.float64) - got.astype(np.float64)), initial=0.0)) / scale
-        if not off <= tolerance:  # also true of NaN
-            raise ModelError(
-                f"The engine of {title} computes something else: output {index} is off by {off:.1%} of its largest "
-                f"value, and {tolerance:.1%} is rounding."
-            )
+    agree(expected, runnable.outputs(feeds), precision, f"The engine of {title}")
 
 
 def _engine_type(dtype: Any, port: Port) -> str:
