@@ -66,6 +66,8 @@ lock:  ## resolve the dependencies anew (needs uv)
 	  --no-deps --custom-compile-command "make lock" requirements/data.in -o requirements/data.txt
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
 	  --no-deps --custom-compile-command "make lock" requirements/tensorrt-rtx.in -o requirements/tensorrt-rtx.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	  --no-deps --custom-compile-command "make lock" requirements/quality.in -o requirements/quality.txt
 
 clean:  ## remove the environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,304 @@
+"""The records of `run.py` → docs/quality.md.
+
+    python benchmarks/quality/quality_page.py        # what `run.py` calls after every row
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compare import bootstrap, bootstrap_of, hex_to_bits, mcnemar, snr_db
+from jobs import DEVICES, FAMILIES, METHODS, NETWORKS, REQUIRED, ROOT, TOLERANCE
+from rows import load_all
+
+__all__ = ["against", "best_of", "render"]
+
+Row = dict[str, Any]
+Key = tuple[str, float, str]
+
+INTRODUCTION = """\
+# Accuracy kept at one measured speed-up
+
+No training, no labels; every model of a table was *measured* to be about as fast as every other, and all were fitted on
+the same unlabelled calibration images. This page is generated from `benchmarks/records/quality/` by
+`benchmarks/quality/run.py`; nothing in it is written by hand, and what was not run is said to be missing.
+
+- **measured**: `olm verify`, original and result in turn within one run, process CPU time, one thread; the median of
+  three such runs with its 95 % interval. † lies more than 2 % beside the speed-up of the table: too slow flatters a
+  row, too fast wrongs it.
+- **held-out**: right answers on labelled images that calibration never saw, one view each. **all views**: the same over
+  five views of each image. **same answer**: as the original, on the plain images.
+- **unlabelled**: same answer as the original on views of pictures from a source that calibration did not use.
+- **against ours**: held-out answers of this row less ours, over all views, with a 95 % bootstrap interval that draws
+  whole images; *p* is McNemar's, exact, two-sided, on one view each. Then the same for unlabelled agreement, drawing
+  whole pictures. An interval without 0 is a difference.
+- A row shows the best of the variants tried, best by the held-out score itself: the choice is in the rivals' favour.
+  **+refit**: every convolution solved again near its weights on calibration images, α 0.1. Rivals fit on all
+  calibration images; ours holds a quarter of them back to choose between plans.
+- **cost**: CPU minutes of the process that built the model (with a refit, of both), and the memory peak. Block
+  timings are shared by all methods of a network, so the first of them to run pays for them.
+
+What the images are: [`benchmarks/quality/views.py`](../benchmarks/quality/views.py). The original's own score is in the
+first line of each table.
+"""
+
+
+def render(rows: Sequence[Row]) -> str:
+    """The whole page."""
+    lines = [INTRODUCTION]
+    newest = max(rows, key=lambda row: str(row["date"]))["code"] if rows else ""
+    for device in DEVICES:
+        here = {key_of(row): row for row in rows if row["device"] == device and not row["variant"]}
+        if device != "cpu" and not here:
+            lines += [f"## On the synthetic device `{device}`", "", f"Not run: {command('lite0', device=device)}", ""]
+            continue
+        for network, job in NETWORKS.items():
+            speedups = sorted({*(job.speedups if device == "cpu" else ()), *_speedups(rows, network, device)})
+            for speedup in speedups:
+                lines += section(network, speedup, device, here, rows, newest)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def section(
+    network: str, speedup: float, device: str, here: dict[Key, Row], rows: Sequence[Row], newest: str
+) -> list[str]:
+    """One table, what follows from it, and the rows with other settings."""
+    where = "" if device == "cpu" else f", on the synthetic device `{device}`"
+    lines = [f"## {NETWORKS[network].title}, {speedup:g}×{where}", ""]
+    if device != "cpu":
+        lines += ["Times are computed by the formula of `benchmarks/quality/launch_bound.py`; no device was timed.", ""]
+    ours = here.get((network, speedup, "olm"))
+    ours = None if ours is None or ours["error"] else ours
+    lines += heads(network)
+    original = next((r for r in here.values() if r["network"] == network and r.get("scores")), None)
+    if original is not None:
+        lines.append(original_line(original))
+    for title, methods in FAMILIES:
+        found = [here[network, speedup, method] for method in methods if (network, speedup, method) in here]
+        lines.append(family_line(title, methods, found, ours, command(network, speedup, methods[:1], device), newest))
+    lines += ["", *verdicts(network, speedup, device, here)]
+    lines += variants(network, speedup, device, rows, newest)
+    return lines
+
+
+def heads(network: str) -> list[str]:
+    if NETWORKS[network].labels:
+        names = ("held-out", "all views", "same answer", "unlabelled")
+    else:
+        names = ("worst SNR", "rank correlation", "relative error", "same answer")
+    title = " | ".join(("row", "variant", "measured", *names, "against ours", "cost"))
+    return [f"| {title} |", "| --- | --- |" + " ---: |" * 5 + " --- | ---: |"]
+
+
+def original_line(row: Row) -> str:
+    scores = row["scores"]
+    if "plain" not in scores:
+        return f"| the original | | 1× | ∞ dB | 1 | 0 | {scores['unlabelled']['views']} views | | |"
+    plain, views = scores["plain"], scores["views"]
+    cells = f"{plain['original']}/{plain['images']} | {views['original'] / views['views']:.1%} of {views['views']}"
+    return f"| the original | | 1× | {cells} | | {scores['unlabelled']['views']} views | | |"
+
+
+def family_line(
+    title: str, methods: Sequence[str], found: list[Row], ours: Row | None, hint: str, newest: str
+) -> str:
+    if not found:
+        return f"| {title} | *not run: {hint}* | | | | | | | |"
+    done = [row for row in found if not row["error"]]
+    if not done:
+        said = "; ".join(dict.fromkeys(f"{row['method']}: {row['error']}" for row in found))
+        return f"| {title} | *{said}* | | | | | | | |"
+    best = best_of(done)
+    words = best["method"] if len(methods) > 1 else ""
+    told = [best[step]["words"] for step in ("base", "build") if step in best]
+    words += f"{': ' if words else ''}{', '.join(told)}"
+    others = [f"{row['method']} {result(row)}" for row in found if row is not best]
+    lacking = [method for method in methods if method not in {row["method"] for row in found}]
+    words += f"; also {', '.join(others)}" if others else ""
+    words += f"; *not run: {', '.join(lacking)}*" if lacking else ""
+    words += "" if best["code"] == newest else "; *older code*"
+    return f"| {title} | {words} | " + " | ".join((*cells(best), compared(best, ours), cost(best))) + " |"
+
+
+def best_of(rows: Sequence[Row]) -> Row:
+    """The row with the most right answers over all views, or the highest worst SNR; the first of equals.
+
+    Rows that are too slow for the table only count where there is no other.
+    """
+    return max([row for row in rows if fast_enough(row)] or rows, key=merit)
+
+
+def fast_enough(row: Row) -> bool:
+    return bool(row["speed"]["ratio"] >= row["speedup"] * (1 - TOLERANCE))
+
+
+def merit(row: Row) -> float:
+    scores = row["scores"]
+    return float(scores["views"]["correct"] if "views" in scores else scores["drift"]["snr_db"])
+
+
+def result(row: Row) -> str:
+    """The shortest result of a row."""
+    if row["error"]:
+        return "does not get there" if row["exit_code"] == 4 else "failed"
+    scores = row["scores"]
+    if "plain" in scores:
+        return f"{scores['plain']['correct']}/{scores['plain']['images']}"
+    return f"{scores['drift']['snr_db']:.1f} dB"
+
+
+def measured(row: Row) -> str:
+    speed = row["speed"]
+    off = abs(speed["ratio"] / row["speedup"] - 1) > TOLERANCE
+    return f"{speed['ratio']:.3f}× [{speed['low']:.3f}, {speed['high']:.3f}]{' †' if off else ''}"
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    scores = row["scores"]
+    foreign = scores["unlabelled"]
+    if "plain" not in scores:
+        drift = scores["drift"]
+        return (
+            measured(row),
+            f"{drift['snr_db']:.1f} dB",
+            f"{drift['rank_correlation']:.3f}",
+            f"{foreign['relative']:.3f}",
+            f"{foreign['agreement']:.1%}",
+        )
+    plain, views = scores["plain"], scores["views"]
+    return (
+        measured(row),
+        f"{plain['correct']}/{plain['images']}",
+        f"{views['correct'] / views['views']:.1%}",
+        f"{plain['agreement']:.1%}",
+        f"{foreign['agreement']:.1%}",
+    )
+
+
+def cost(row: Row) -> str:
+    steps = [row[step] for step in ("base", "build") if step in row]
+    return f"{sum(s['cpu_s'] for s in steps) / 60:.1f} min, {max(s['peak_rss_gb'] for s in steps):.1f} GB"
+
+
+def compared(row: Row, ours: Row | None) -> str:
+    if ours is None or row is ours or row["method"] == "olm" and not row["variant"]:
+        return ""
+    return "; ".join(f"{name} {value}" for name, value in against(row, ours).items())
+
+
+def against(row: Row, ours: Row) -> dict[str, str]:
+    """Paired differences, row less ours, in words."""
+    theirs, own = row["scores"], ours["scores"]
+    found: dict[str, str] = {}
+    if "views" in own:
+        count, images = own["views"]["views"], own["plain"]["images"]
+        right = [hex_to_bits(each["views"]["right"], count) for each in (theirs, own)]
+        owner = np.tile(np.arange(images), count // images)
+        found["answers"] = _points(right[0], right[1], owner)
+        found["answers"] += f", p = {mcnemar(right[0][:images], right[1][:images]):.2g}"
+    else:
+        before, second = np.array(own["drift"]["before"]), np.array(own["drift"]["after"])
+        first = np.array(theirs["drift"]["after"])
+        owner = _pictures(own["unlabelled"])
+
+        def gap(picked: np.ndarray) -> float:
+            return snr_db(before[picked], first[picked]) - snr_db(before[picked], second[picked])
+
+        low, high = bootstrap_of(gap, owner)
+        found["SNR"] = f"{gap(np.arange(len(before))):+.1f} dB [{low:+.1f}, {high:+.1f}]"
+    views = own["unlabelled"]["views"]
+    same = [hex_to_bits(each["unlabelled"]["same"], views) for each in (theirs, own)]
+    found["unlabelled"] = _points(same[0], same[1], _pictures(own["unlabelled"]))
+    return found
+
+
+def _pictures(unlabelled: Row) -> np.ndarray:
+    """Which picture each unlabelled view is of: every picture has as many, one after the other."""
+    return np.repeat(np.arange(unlabelled["pictures"]), unlabelled["views"] // unlabelled["pictures"])
+
+
+def _points(first: np.ndarray, second: np.ndarray, owner: np.ndarray) -> str:
+    difference = first.astype(float) - second.astype(float)
+    low, high = bootstrap(difference, owner)
+    return f"{100 * difference.mean():+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def verdicts(network: str, speedup: float, device: str, here: dict[Key, Row]) -> list[str]:
+    """What is required of our row, and whether it is first."""
+    ours = here.get((network, speedup, "olm"))
+    if ours is None or ours["error"]:
+        return ["Ours is missing, so nothing can be said about it.", ""]
+    said = []
+    wanted = REQUIRED.get((network, speedup)) if device == "cpu" else None
+    if wanted is not None:
+        plain = ours["scores"]["plain"]
+        found = [("right answers", plain["correct"], wanted.correct, wanted.correct_goal, "{:g}")]
+        if wanted.agreement is not None:
+            found.append(("same answer", plain["agreement"], wanted.agreement, wanted.agreement_goal, "{:.1%}"))
+        for name, value, least, goal, form in found:
+            met = "goal met" if value >= goal else "required met, goal missed" if value >= least else "**MISSED**"
+            asked = f"required {form.format(least)}, goal {form.format(goal)}"
+            said.append(f"{name} {form.format(value)} ({asked}): {met}.")
+    rivals = [r for (n, s, m), r in here.items() if (n, s) == (network, speedup) and m != "olm" and not r["error"]]
+    rivals = [row for row in rivals if fast_enough(row)]
+    missing = [m for m in METHODS if (network, speedup, m) not in here]
+    if rivals:
+        best = best_of(rivals)
+        lead = merit(ours) - merit(best)
+        word = "ahead of" if lead > 0 else "level with" if lead == 0 else "**BEHIND**"
+        said.append(f"Ours is {word} the best rival, {best['method']} ({result(ours)} against {result(best)}).")
+    if missing:
+        said.append(f"{len(missing)} of {len(METHODS)} methods were not run.")
+    return [" ".join(said), ""] if said else []
+
+
+def variants(network: str, speedup: float, device: str, rows: Sequence[Row], newest: str) -> list[str]:
+    """Rows with other settings: seeds, calibration sizes, ingredients left out."""
+    here = [r for r in rows if (r["network"], r["speedup"], r["device"]) == (network, speedup, device) and r["variant"]]
+    if not here:
+        return []
+    lines = ["With other settings:", "", *heads(network)]
+    usual = (network, speedup, device, "")
+    base = {r["method"]: r for r in rows if (r["network"], r["speedup"], r["device"], r["variant"]) == usual}
+    for row in sorted(here, key=lambda row: (row["method"], row["variant"])):
+        words = row["variant"].replace("_", " ") + ("" if row["code"] == newest else "; *older code*")
+        if row["error"]:
+            lines.append(f"| {row['method']} | {words}: *{row['error']}* | | | | | | | |")
+            continue
+        reference = base.get(row["method"])
+        reference = None if reference is None or reference["error"] else reference
+        said = "; ".join(f"{k} {v}" for k, v in against(row, reference).items()) if reference else ""
+        lines.append(f"| {row['method']} | {words} | " + " | ".join((*cells(row), said, cost(row))) + " |")
+    return [*lines, "", "Here *against ours* is against the same method with its defaults.", ""]
+
+
+def command(network: str, speedup: float | None = None, methods: Sequence[str] = (), device: str = "cpu") -> str:
+    words = ["python benchmarks/quality/run.py", network]
+    words += [f"--speedup {speedup:g}"] if speedup is not None else []
+    words += [f"--method {','.join(methods)}"] if methods else []
+    words += [f"--device {device}"] if device != "cpu" else []
+    return f"`{' '.join(words)}`"
+
+
+def key_of(row: Row) -> Key:
+    return row["network"], row["speedup"], row["method"]
+
+
+def _speedups(rows: Sequence[Row], network: str, device: str) -> set[float]:
+    return {row["speedup"] for row in rows if row["network"] == network and row["device"] == device}
+
+
+def main() -> int:
+    page: Path = ROOT / "docs/quality.md"
+    part = page.with_suffix(".part")
+    part.write_text(render(load_all()), encoding="utf-8")
+    part.replace(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""One result, one file: names, what a result depends on, and writing whole files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs import ROOT
+
+__all__ = ["FOLDER", "code_digest", "file_of", "load_all", "outdated", "tree_of", "variant_of"]
+
+FOLDER = ROOT / "benchmarks/records/quality"
+Row = dict[str, Any]
+
+
+def variant_of(settings: Mapping[str, Any]) -> str:
+    """What differs from the defaults, in words that can stand in a file name; empty for none."""
+    return ",".join(f"{name}={value}" for name, value in sorted(settings.items()))
+
+
+def file_of(network: str, speedup: float, method: str, device: str = "cpu", variant: str = "") -> Path:
+    """Where the row lies."""
+    parts = [network, f"{speedup:g}", method, *([] if device == "cpu" else [device]), *([variant] if variant else [])]
+    return FOLDER / ("-".join(part.replace("/", "_") for part in parts) + ".json")
+
+
+def load_all(folder: Path = FOLDER) -> list[Row]:
+    """All rows, in the order of their names."""
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def code_digest() -> str:
+    """Of every source file of the package as it lies there, committed or not: equal trees, equal digests."""
+    found = hashlib.sha256()
+    package = ROOT / "onnx_layermerge"
+    for file in sorted(package.rglob("*.py")):
+        found.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return found.hexdigest()[:16]
+
+
+def tree_of() -> str:
+    """Git's name for the package's tree in HEAD, and whether the files differ from it; empty without git."""
+    asked = ["git", "rev-parse", "HEAD:onnx_layermerge"], ["git", "status", "--porcelain", "--", "onnx_layermerge"]
+    try:
+        tree, changes = (
+            subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout for words in asked
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return tree.strip()[:16] + (" with changes" if changes.strip() else "")
+
+
+def outdated(row: Row | None, code: str) -> bool:
+    """Whether a row has to be run: there is none, or it is of other code, or a try broke off."""
+    return row is None or row["code"] != code or not (row.get("scores") or row.get("exit_code") == 4)

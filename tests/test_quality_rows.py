@@ -1,0 +1,203 @@
+"""The statistics, the records and the page of the quality benchmark; no model is built."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks/quality"
+if not FOLDER.is_dir():
+    pytest.skip("the benchmarks are not here", allow_module_level=True)
+NAMES = ("compare", "jobs", "rows", "search", "quality_page")
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[dict[str, ModuleType]]:
+    """The benchmark's modules, importable as its scripts see them, and gone again afterwards."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield {name: __import__(name) for name in NAMES}
+    finally:
+        sys.path.remove(str(FOLDER))
+        for name in NAMES:
+            sys.modules.pop(name, None)
+
+
+def row(method: str, right: np.ndarray, ratio: float = 1.31, **changes: Any) -> dict[str, Any]:
+    """A record of lite0 at 1.3×: four images in five views each, three pictures in two."""
+    bits = {"right": np.packbits(right).tobytes().hex(), "same": np.packbits(right).tobytes().hex()}
+    unlabelled = {"views": 6, "pictures": 3, "agreement": 0.5, "same": "e0", "kl": 0.1, "relative": 0.2}
+    plain = {"images": 4, "correct": int(right[:4].sum()), "original": 4, "agreement": 0.75}
+    views = {"views": 20, "correct": int(right.sum()), "original": 20, "agreement": 0.7, **bits}
+    found = {
+        **{"network": "lite0", "speedup": 1.3, "method": method, "device": "cpu", "variant": "", "settings": {}},
+        **{"code": "new", "date": "2026-01-01", "error": None, "exit_code": 0},
+        "build": {"words": "words", "cpu_s": 60.0, "peak_rss_gb": 1.0},
+        "speed": {"ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.01},
+        "scores": {"plain": plain, "views": views, "unlabelled": unlabelled},
+    }
+    return found | changes
+
+
+def few(count: int) -> np.ndarray:
+    """The first ``count`` of 20 views right."""
+    return np.arange(20) < count
+
+
+def test_mcnemar_is_the_two_sided_binomial_tail_of_the_disagreements(bench: dict[str, ModuleType]) -> None:
+    first = np.array([True] * 5 + [False] * 1 + [True] * 10)
+    second = np.array([False] * 5 + [True] * 1 + [True] * 10)
+    # 5 against 1: 2 · (C(6,0) + C(6,1)) / 2⁶
+    assert bench["compare"].mcnemar(first, second) == pytest.approx(14 / 64)
+    assert bench["compare"].mcnemar(first, first) == 1.0
+
+
+def test_the_bootstrap_draws_images_and_not_their_views(bench: dict[str, ModuleType]) -> None:
+    rng = np.random.default_rng(0)
+    by_image = rng.normal(size=50)
+    copied = np.tile(by_image, 5)
+    owner = np.tile(np.arange(50), 5)
+    low, high = bench["compare"].bootstrap(copied, owner)
+    # Five equal views of an image say no more than one.
+    alone = bench["compare"].bootstrap(by_image, np.arange(50))
+    assert (low, high) == pytest.approx(alone)
+    assert high - low == pytest.approx(2 * 1.96 * by_image.std() / np.sqrt(50), rel=0.1)
+
+
+def test_any_statistic_has_an_interval_around_it(bench: dict[str, ModuleType]) -> None:
+    values = np.random.default_rng(1).normal(3.0, 1.0, 300)
+    low, high = bench["compare"].bootstrap_of(lambda picked: float(values[picked].mean()), np.arange(300))
+    assert low < values.mean() < high < low + 0.4
+
+
+def test_bits_survive_the_record(bench: dict[str, ModuleType]) -> None:
+    bits = np.random.default_rng(2).random(1003) < 0.5
+    text = bench["compare"].bits_to_hex(bits)
+    assert (bench["compare"].hex_to_bits(text, 1003) == bits).all()
+
+
+def test_snr_is_that_of_the_spread(bench: dict[str, ModuleType]) -> None:
+    wanted = np.array([1.0, -1.0, 1.0, -1.0]) + 7
+    assert bench["compare"].snr_db(wanted, wanted + 0.1) == pytest.approx(20.0)
+    assert bench["compare"].snr_db(wanted, wanted) == np.inf
+    assert bench["compare"].spearman(wanted, np.zeros(4)) == 0.0
+
+
+def test_the_least_that_meets_the_speedup_is_kept(bench: dict[str, ModuleType]) -> None:
+    pick = bench["search"].pick
+    assert pick([(0.1, 1.1), (0.2, 1.305), (0.25, 1.32), (0.3, 1.5)], 1.3) == (0.2, 1.305)
+    assert pick([(0.1, 1.285), (0.3, 1.5)], 1.3) == (0.1, 1.285)  # nearer than what overshoots
+    assert pick([(0.1, 1.1), (0.3, 1.5), (0.4, 1.6)], 1.3) == (0.3, 1.5)
+    with pytest.raises(bench["search"].TargetError, match=r"1\.20×"):
+        pick([(0.1, 1.1), (0.9, 1.2)], 1.3)
+
+
+def test_the_search_times_no_structure_twice(bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    module, timed = bench["search"], []
+
+    class Ratio:
+        def __init__(self, ratio: float) -> None:
+            self.ratio = ratio
+
+    def measure(backend: object, original: bytes, model: bytes, bound: object, **_: object) -> tuple[Ratio, bool]:
+        timed.append(model)
+        return Ratio(1 + int(model) / 10), True
+
+    monkeypatch.setattr(module, "measured_speedup", measure)
+    monkeypatch.setattr(module, "structure_key", lambda model, bound: model)
+    # Tenths are the tiles here: speed-ups go 1.1, 1.2, … and 1.25 lies between two of them.
+    found = module.search(lambda share: str(round(share * 10)).encode(), b"", 1.25, None, {})
+    assert found.speedup == pytest.approx(1.3)
+    assert len(timed) == len(set(timed)) == 3
+
+
+def test_a_row_is_run_again_for_other_code_or_without_an_end(bench: dict[str, ModuleType]) -> None:
+    outdated = bench["rows"].outdated
+    assert outdated(None, "new")
+    assert outdated({"code": "old", "scores": {"a": 1}}, "new")
+    assert outdated({"code": "new", "exit_code": 0}, "new")
+    assert not outdated({"code": "new", "scores": {"a": 1}}, "new")
+    assert outdated({"code": "new", "exit_code": 2}, "new")
+    assert not outdated({"code": "new", "exit_code": 4}, "new")  # that it cannot be reached is a result
+
+
+def test_file_names_tell_rows_apart(bench: dict[str, ModuleType]) -> None:
+    rows = bench["rows"]
+    variants = [rows.variant_of({}), rows.variant_of({"seed": 1}), rows.variant_of({"seed": 1, "samples": 64})]
+    names = {
+        rows.file_of("lite0", speedup, method, device, variant).name
+        for speedup in (1.2, 1.3)
+        for method in ("drop", "drop+refit")
+        for device in ("cpu", "launch-bound")
+        for variant in variants
+    }
+    assert len(names) == 2 * 2 * 2 * 3
+
+
+def test_every_method_stands_in_one_family(bench: dict[str, ModuleType]) -> None:
+    jobs = bench["jobs"]
+    listed = [method for _, methods in jobs.FAMILIES for method in methods]
+    assert sorted(listed) == sorted(jobs.METHODS)
+
+
+def test_the_page_says_what_is_missing(bench: dict[str, ModuleType]) -> None:
+    text = bench["quality_page"].render([])
+    for network, job in bench["jobs"].NETWORKS.items():
+        for speedup in job.speedups:
+            assert f"run.py {network} --speedup {speedup:g} --method olm`" in text
+
+
+def line_of(text: str, title: str) -> str:
+    section = text.split("## EfficientNet-Lite0, 1.3×")[1]
+    return next(line for line in section.splitlines() if line.startswith(f"| {title}"))
+
+
+def test_a_family_shows_its_best_row_and_names_the_others(bench: dict[str, ModuleType]) -> None:
+    rows = [row("olm", few(16)), row("drop", few(12)), row("drop+refit", few(3))]
+    text = bench["quality_page"].render(rows)
+    line = line_of(text, "drop only")
+    assert "drop: words; also drop+refit 3/4" in line and "60.0%" in line
+    assert "answers -20.0 points [" in line
+    assert "ahead of the best rival, drop (4/4 against 4/4)" in text
+
+
+def test_a_rival_in_front_is_said_aloud(bench: dict[str, ModuleType]) -> None:
+    text = bench["quality_page"].render([row("olm", few(12)), row("width", few(16))])
+    assert "**BEHIND** the best rival, width" in text
+
+
+def test_a_slow_row_is_marked_and_beats_nobody(bench: dict[str, ModuleType]) -> None:
+    rows = [row("olm", few(16)), row("drop", few(20), ratio=1.2), row("drop+refit", few(12))]
+    text = bench["quality_page"].render(rows)
+    assert "drop+refit: words; also drop 4/4" in line_of(text, "drop only")
+    assert "ahead of" in text
+    alone = bench["quality_page"].render(rows[:2])
+    assert "the best rival" not in alone
+    assert "1.200× [1.190, 1.210] †" in line_of(alone, "drop only")
+
+
+def test_errors_other_code_and_other_settings_are_shown(bench: dict[str, ModuleType]) -> None:
+    rows = [
+        row("olm", few(16)),
+        row("layermerge", few(0), error="1.3× cannot be reached here.", exit_code=4, scores=None),
+        row("width", few(8), code="old"),
+        row("olm", few(17), variant="seed=1", settings={"seed": 1}),
+    ]
+    text = bench["quality_page"].render(rows)
+    assert "layermerge: 1.3× cannot be reached here." in line_of(text, "the paper's merge")
+    assert "*older code*" in line_of(text, "uniform width")
+    assert "| olm | seed=1 |" in text and "answers +5.0 points" in text
+
+
+def test_requirements_are_judged(bench: dict[str, ModuleType]) -> None:
+    scores = row("olm", few(16))["scores"]
+    scores["plain"] |= {"images": 4, "correct": 131, "agreement": 0.83}
+    text = bench["quality_page"].render([row("olm", few(16), scores=scores)])
+    assert "right answers 131 (required 131, goal 134): required met, goal missed." in text
+    assert "same answer 83.0% (required 84.0%, goal 88.0%): **MISSED**." in text
