@@ -11,12 +11,13 @@ of ``SIZE`` numbers keeps every inner product with a standard deviation of at mo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from onnx_layermerge.importance._divergence import is_class_scores, log_softmax
+from onnx_layermerge.importance._divergence import is_class_scores, log_softmax, spread_of
 
 __all__ = ["SIZE", "direction"]
 
@@ -30,18 +31,23 @@ def direction(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray
     for number, (name, wanted) in enumerate(original.items()):
         if not np.issubdtype(wanted.dtype, np.floating) or other[name].shape != wanted.shape or not wanted.size:
             continue
-        exact, got = wanted.astype(np.float64), other[name].astype(np.float64)
         if is_class_scores(wanted):
-            log_p = log_softmax(exact)
+            log_p = log_softmax(wanted)
             p = np.exp(log_p)
-            move = log_softmax(got) - log_p  # what all classes share is no move: q does not depend on it
+            move = log_softmax(other[name]) - log_p  # what all classes share is no move: q does not depend on it
             move = np.sqrt(p) * (move - (p * move).sum(axis=1, keepdims=True)) / (2 * len(wanted)) ** 0.5
         else:
-            spread = float(((exact - exact.mean(axis=0)) ** 2).sum()) or float((exact**2).sum()) or 1.0
-            move = (got - exact) / spread**0.5
-        flat = move.ravel()
-        rng = np.random.default_rng(number)
-        buckets = rng.integers(0, SIZE, flat.size)
-        signs = rng.integers(0, 2, flat.size) * 2.0 - 1.0
-        sketch += np.bincount(buckets, weights=signs * flat, minlength=SIZE)
+            move = (other[name].astype(np.float32) - wanted) / spread_of(wanted) ** 0.5
+        rows = np.zeros(-(-move.size // SIZE) * SIZE, np.float32)
+        np.multiply(move.ravel(), _signs(move.size, number), out=rows[: move.size], casting="same_kind")
+        sketch += rows.reshape(-1, SIZE).sum(axis=0, dtype=np.float64)
     return sketch.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _signs(size: int, seed: int) -> npt.NDArray[np.int8]:
+    """Random signs, the same for every candidate; number i of a vector goes to bucket i mod ``SIZE``."""
+    signs: npt.NDArray[np.int8] = np.random.default_rng(seed).integers(0, 2, size, dtype=np.int8)
+    signs *= 2
+    signs -= 1
+    return signs

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Divergence", "divergence", "is_class_scores", "log_softmax"]
+__all__ = ["Divergence", "divergence", "is_class_scores", "log_softmax", "spread_of"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ def log_softmax(values: np.ndarray) -> np.ndarray:
     return result
 
 
+def spread_of(values: np.ndarray) -> float:
+    """Squared distance of the samples from their mean, summed; of all from zero where they are all equal; never 0."""
+    exact = values.astype(np.float64, copy=False)
+    return float(((exact - exact.mean(axis=0)) ** 2).sum()) or float((exact**2).sum()) or 1.0
+
+
 def divergence(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Divergence:
     """Compare outputs [N, …] by name; a NaN, an infinite value or another shape counts as infinitely far."""
     kl, relative, agreements = 0.0, [], []
@@ -59,8 +65,7 @@ def divergence(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarra
         if not np.isfinite(got).all():
             return Divergence(float("inf"), float("inf"), 0.0)
         exact = wanted.astype(np.float64)
-        spread = float(((exact - exact.mean(axis=0)) ** 2).sum()) or float((exact**2).sum()) or 1.0
-        error = float(((got - exact) ** 2).sum()) / spread
+        error = float(((got - exact) ** 2).sum()) / spread_of(exact)
         relative.append(error)
         if is_class_scores(wanted):
             p, q = log_softmax(exact), log_softmax(got)
