@@ -5,9 +5,11 @@
 Three kinds of graph, generated: a chain of convolutions and activations; a residual network as an exporter writes it,
 BatchNormalization unfolded and each weight in a Constant node; and one that is mostly shape arithmetic. Every row is
 read and inspected in a process of its own, N times, and the median is shown: seconds of `graph.read`, seconds of
-`inspect` (which reads as well), and how far the peak memory rises over that of the imports. Sizes double, so linear
-growth is a factor of two. The largest chain has 1,000 convolutions and the largest graphs 10,000 nodes; inspecting
-them must take under 5 s: the exit code is 1 when the median of such a row misses that. Run it on an idle machine.
+`inspect` (which reads as well), on the clock and of processor time, and how far the peak memory rises over that of the
+imports. Sizes double, so linear growth is a factor of two. The largest chain has 1,000 convolutions and the largest
+graphs 10,000 nodes; inspecting them must take under 5 s. Nothing here waits for anything, so on an idle machine the
+clock shows the processor time or, with several threads, less; on a busy one it shows the others' work as well. The
+exit code is therefore 1 when the processor time of such a row misses the bound.
 """
 
 from __future__ import annotations
@@ -60,8 +62,13 @@ class Graph:
         self.weights.append(numpy_helper.from_array(array, name))
         return name
 
-    def conv(self, source: str, *, as_node: bool = False) -> str:
+    def conv(self, source: str, *, straight: bool, as_node: bool = False) -> str:
+        """``straight``: close to the identity, for those in a row, of which a thousand at random would leave nothing
+        of the image but rounding; in a branch beside a skip they are as a training starts with them."""
         array = self.rng.standard_normal((CHANNELS, CHANNELS, 3, 3)) / np.sqrt(4.5 * CHANNELS)
+        if straight:
+            array *= 0.02
+            array[:, :, 1, 1] += np.eye(CHANNELS)
         return self.node("Conv", source, self.weight(array.astype(np.float32), as_node=as_node), pads=[1] * 4)
 
     def save(self, path: Path, output: str) -> None:
@@ -79,7 +86,7 @@ class Graph:
 def chain(graph: Graph, nodes: int) -> str:
     value = "x"
     while len(graph.nodes) < nodes:
-        value = graph.node("Relu", graph.conv(value))
+        value = graph.node("Relu", graph.conv(value, straight=True))
     return value
 
 
@@ -87,8 +94,9 @@ def residual(graph: Graph, nodes: int) -> str:
     value = "x"
     ones, zeros = (graph.weight(np.full(CHANNELS, fill, np.float32)) for fill in (1, 0))
     while len(graph.nodes) < nodes:
-        inner = graph.node("BatchNormalization", graph.conv(value, as_node=True), ones, zeros, zeros, ones)
-        inner = graph.conv(graph.node("Relu", inner), as_node=True)
+        inner = graph.conv(value, straight=False, as_node=True)
+        inner = graph.node("BatchNormalization", inner, ones, zeros, zeros, ones)
+        inner = graph.conv(graph.node("Relu", inner), straight=False, as_node=True)
         half = graph.weight(np.full((CHANNELS, 1, 1), 0.1, np.float32), as_node=True)
         value = graph.node("Relu", graph.node("Add", graph.node("Mul", inner, half), value))
     return value
@@ -99,7 +107,8 @@ def shapes(graph: Graph, nodes: int) -> str:
     while len(graph.nodes) < nodes:
         first = graph.node("Gather", graph.node("Shape", value), graph.weight(np.array([0]), as_node=True))
         sizes = graph.node("Concat", first, graph.weight(np.array([CHANNELS, SIZE, SIZE]), as_node=True), axis=0)
-        value = graph.node("Relu", graph.conv(graph.node("Identity", graph.node("Reshape", value, sizes))))
+        inner = graph.node("Identity", graph.node("Reshape", value, sizes))
+        value = graph.node("Relu", graph.conv(inner, straight=True))
     return value
 
 
@@ -119,16 +128,18 @@ def child(path: str) -> dict[str, Any]:
     from onnx_layermerge import graph
 
     before = peak_mib()
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     network = graph.read(path)
-    read_s = time.perf_counter() - start
+    read_s, read_cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
     read_mib = peak_mib() - before
     del network
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     found = onnx_layermerge.inspect(path)
     return {
         "read_s": read_s,
+        "read_cpu_s": read_cpu_s,
         "inspect_s": time.perf_counter() - start,
+        "inspect_cpu_s": time.process_time() - start_cpu,
         "read_mib": read_mib,
         "inspect_mib": peak_mib() - before,
         "nodes_left": found.nodes,
@@ -148,7 +159,10 @@ def measure(repeats: int) -> list[dict[str, Any]]:
                 runs = []
                 for _ in range(repeats):
                     command = [sys.executable, __file__, "--child", str(path)]
-                    runs.append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+                    done = subprocess.run(command, check=False, capture_output=True, text=True)
+                    if done.returncode:
+                        raise SystemExit(f"{kind} of {len(graph.nodes)} nodes: {done.stderr.strip()}")
+                    runs.append(json.loads(done.stdout))
                 middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
                 rows.append({"kind": kind, "nodes": len(graph.nodes), "repeats": repeats, **middle})
     return rows
@@ -156,11 +170,12 @@ def measure(repeats: int) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> Table:
     table = Table(
-        "graph", "nodes", "nodes left", "convs", "blocks", "read, s", "inspect, s", "read, MiB", "inspect, MiB"
+        *("graph", "nodes", "nodes left", "convs", "blocks", "read, s", "CPU, s", "inspect, s", "CPU, s"),
+        *("read, MiB", "inspect, MiB"),
     )
     for row in rows:
         counts = (f"{int(row[key]):,}" for key in ("nodes", "nodes_left", "convs", "blocks"))
-        times = (f"{row[key]:.2f}" for key in ("read_s", "inspect_s"))
+        times = (f"{row[key]:.2f}" for key in ("read_s", "read_cpu_s", "inspect_s", "inspect_cpu_s"))
         table.add_row(row["kind"], *counts, *times, *(f"{row[key]:.0f}" for key in ("read_mib", "inspect_mib")))
     return table
 
@@ -179,7 +194,7 @@ def main() -> int:
     if given.json:
         record = {"python": platform.python_version(), "machine": platform.machine(), "bound_s": BOUND_S, "rows": rows}
         given.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    late = [row for row in rows if row["nodes"] >= SIZES[row["kind"]][-1] and row["inspect_s"] > BOUND_S]
+    late = [row for row in rows if row["nodes"] >= SIZES[row["kind"]][-1] and row["inspect_cpu_s"] > BOUND_S]
     return 1 if late else 0
 
 

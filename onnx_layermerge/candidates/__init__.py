@@ -16,7 +16,7 @@ from onnx_layermerge.candidates._merged import lossless, merge_of, merged, subse
 from onnx_layermerge.candidates._site import Site, site_of
 from onnx_layermerge.candidates._space import Follower, Space, geometry_of, space_of
 from onnx_layermerge.candidates._width import widths
-from onnx_layermerge.graph import Network, Refusal, Region, regions
+from onnx_layermerge.graph import Network, Refusal, Region, regions, without_collector
 
 __all__ = [
     "KINDS",
@@ -56,6 +56,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 
 
+@without_collector()
 def enumerate_candidates(
     network: Network, *, kinds: Sequence[str], max_convs: int = 12
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import prod
 
 from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, name_of
@@ -19,9 +20,19 @@ def fitted(network: Network, region: Region, space: Space) -> Iterator[Candidate
 
     A region that holds a single convolution is only worth a smaller kernel or fewer weights.
     """
+    single = network.convs[region.convs[0]].weight.size if len(region.convs) == 1 else None
+    name = name_of(network, region)
+    for kind, stages in _choices(space, single):
+        yield Candidate(f"fit {kind} {name}", region, "fit", stages)
+
+
+# A network repeats the same few spaces.
+@lru_cache(maxsize=4096)
+def _choices(space: Space, most_weights: int | None) -> tuple[tuple[str, tuple[Stage, ...]], ...]:
+    """What a region of this space may become, in words and as stages; ``most_weights``: of a single convolution."""
     own = space.geometry.kernel
     sizes = sorted({tuple(min(k, limit) for limit in own) for k in KERNELS} | ({own} if max(own) <= 7 else set()))
-    single = network.convs[region.convs[0]] if len(region.convs) == 1 else None
+    found = []
     for kernel in sizes:
         geometry = space.geometry.with_kernel(kernel)
         if geometry is None:
@@ -30,10 +41,11 @@ def fitted(network: Network, region: Region, space: Space) -> Iterator[Candidate
             stage = Stage(space.channels_in, space.channels_out, geometry, groups)
             if stage.unknowns > MAX_UNKNOWNS:
                 continue
-            if single is not None and prod(stage.weight_shape) >= single.weight.size:
+            if most_weights is not None and prod(stage.weight_shape) >= most_weights:
                 continue
             kind = f"{'x'.join(map(str, kernel))}{' depthwise' if groups > 1 else ''}"
-            yield Candidate(f"fit {kind} {name_of(network, region)}", region, "fit", (stage,))
+            found.append((kind, (stage,)))
+    return tuple(found)
 
 
 def _groups(space: Space) -> tuple[int, ...]:

@@ -9,11 +9,12 @@ region: an attention or a GroupNormalization that reshapes and reshapes back, a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, cast
 
 import onnx_ir as ir
 
-from onnx_layermerge.graph import JOINS, Conv, Network, Pool, Region, computed_inputs, keeps_shape, pool_of, scale_of
+from onnx_layermerge.graph import JOINS, Conv, Network, Pool, Region, keeps_shape, pool_of, scale_of
 from onnx_layermerge.merge import Geometry
 
 __all__ = ["Follower", "Space", "geometry_of", "space_of", "window_of"]
@@ -58,6 +59,17 @@ def window_of(pool: Pool) -> Geometry:
     return Geometry(kernel, pool.stride, pool.pads[:rank], pool.pads[rank:])
 
 
+# A network repeats the same few geometries.
+@lru_cache(maxsize=4096)
+def _then(first: Geometry, second: Geometry | None) -> Geometry:
+    return first if second is None else first.then(second)
+
+
+@lru_cache(maxsize=4096)
+def _union(one: Geometry, two: Geometry) -> Geometry:
+    return one.union(two)
+
+
 def space_of(network: Network, region: Region) -> Space | str:
     """Follow the geometry through the region; a string is the reason for refusing it."""
     return Follower(network).space_of(region)
@@ -85,8 +97,8 @@ class Follower:
         if not isinstance(last, _Grid) or last.channels < 1:
             return "does not come back to the image grid"
         entry, exit = self._network.values[region.entry], self._network.values[region.exit]
-        weight = self._network.convs[region.convs[0]].weight.dtype
-        if any(value.dtype is not None and value.dtype.numpy() != weight for value in (entry, exit)):
+        weight = ir.DataType.from_numpy(self._network.convs[region.convs[0]].weight.dtype)
+        if any(value.dtype not in (None, weight) for value in (entry, exit)):
             return "changes the element type"
         return Space(path.channels, last.channels, last.geometry, path.channelwise, path.linear)
 
@@ -157,6 +169,7 @@ class _Node:
     computed: list[ir.Value]
     keeps_shape: bool
     pool: Pool | None
+    window: Geometry | None
     sizes: dict[tuple[ir.Value, int], _Size | None] = field(default_factory=dict)
     linear: dict[int, bool] = field(default_factory=dict)
 
@@ -175,8 +188,10 @@ class _Node:
 
 
 def _node(network: Network, position: int) -> _Node:
-    node = network.order[position]
-    return _Node(node, position in network.convs, computed_inputs(node), keeps_shape(node), pool_of(node))
+    node, conv = network.order[position], network.convs.get(position)
+    pool = pool_of(node)
+    window = geometry_of(conv) if conv is not None else None if pool is None else window_of(pool)
+    return _Node(node, conv is not None, network.computed[position], keeps_shape(node), pool, window)
 
 
 def _register(grids: dict[_Size, Geometry], size: _Size | None, geometry: Geometry) -> None:
@@ -187,13 +202,13 @@ def _register(grids: dict[_Size, Geometry], size: _Size | None, geometry: Geomet
     if known is None:
         grids[size] = geometry
     elif known is not geometry and known != geometry and known.same_grid(geometry):
-        grids[size] = known.union(geometry)
+        grids[size] = _union(known, geometry)
 
 
 def _after(network: Network, position: int, known: _Node, sources: list[_State], rank: int) -> _State | str:
     """The state of the node's output, or the reason why the region is none."""
     if known.conv:
-        return _after_conv(network.convs[position], sources[0], rank)
+        return _after_conv(network.convs[position], known, sources[0], rank)
     if not sources:
         return "loose"
     if len(sources) == 1 and isinstance(sources[0], _Grid):
@@ -213,18 +228,18 @@ def _after(network: Network, position: int, known: _Node, sources: list[_State],
     for grid in grids[1:]:
         if not geometry.same_grid(grid.geometry):
             return "joins branches that lie on different grids"
-        geometry = geometry.union(grid.geometry)
+        geometry = _union(geometry, grid.geometry)
     return _Grid(geometry, sum(grid.channels for grid in grids))
 
 
-def _after_conv(conv: Conv, source: _State, rank: int) -> _State | str:
+def _after_conv(conv: Conv, known: _Node, source: _State, rank: int) -> _State | str:
     if len(conv.kernel) != rank:
         return "changes the number of spatial dimensions"
     if not isinstance(source, _Grid):
         return source
     if source.channels != conv.channels_in:
         return f"reads {conv.channels_in} channels where {source.channels} arrive"
-    return _Grid(source.geometry.then(geometry_of(conv)), conv.channels_out)
+    return _Grid(_then(source.geometry, known.window), conv.channels_out)
 
 
 def _after_one(known: _Node, source: _Grid, rank: int) -> _State:
@@ -234,7 +249,7 @@ def _after_one(known: _Node, source: _Grid, rank: int) -> _State:
     if node.op_type in _WHOLE:
         return "whole"
     if pool is not None and len(pool.kernel) == rank:
-        return _Grid(source.geometry.then(window_of(pool)), source.channels)
+        return _Grid(_then(source.geometry, known.window), source.channels)
     if node.op_type in _REDUCE and known.size(node.outputs[0], rank) == (1,) * rank:
         return "whole"
     if node.op_type == "Split" and "axis" in node.attributes and node.attributes["axis"].as_int() in (1, -1 - rank):
@@ -250,7 +265,7 @@ def _joined(node: ir.Node, grids: list[_Grid]) -> _State | str:
             return f"{_verb(node)} values of different widths (broadcast)"
         if not geometry.same_grid(grid.geometry):
             return f"{_verb(node)} branches that lie on different grids"
-        geometry = geometry.union(grid.geometry)
+        geometry = _union(geometry, grid.geometry)
     return _Grid(geometry, channels)
 
 

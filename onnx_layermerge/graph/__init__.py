@@ -8,6 +8,7 @@ opsets, attributes, initializers, protobuf.
 from onnx_layermerge.graph._activations import Activation, activation_nodes, activation_of
 from onnx_layermerge.graph._bfloat16 import narrow
 from onnx_layermerge.graph._cells import Cell
+from onnx_layermerge.graph._collector import without_collector
 from onnx_layermerge.graph._convs import Conv, conv_of, conv_value
 from onnx_layermerge.graph._load import load
 from onnx_layermerge.graph._network import Chain, InputInfo, Layer, Network, Refusal
@@ -78,6 +79,7 @@ __all__ = [
     "sweep",
     "to_bytes",
     "trace_shapes",
+    "without_collector",
     "write",
     "write_bytes",
 ]

@@ -37,6 +37,14 @@ class Activation:
 
 def activation_of(network: Network, position: int) -> Activation | None:
     """The cell that starts at ``position``; None when there is none or it is not elementwise."""
+    key = (activation_of, position)
+    if key not in network.remembered:
+        network.remembered[key] = _read(network, position)
+    found: Activation | None = network.remembered[key]
+    return found
+
+
+def _read(network: Network, position: int) -> Activation | None:
     cell = network.cells.get(position)
     if cell is None or not cell.elementwise:
         return None

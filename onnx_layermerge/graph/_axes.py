@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnx_layermerge.graph._rules import constant, integers, is_op
+from onnx_layermerge.graph._constants import constant, integers, is_op
 
 __all__ = ["Moved", "Perm", "moved"]
 

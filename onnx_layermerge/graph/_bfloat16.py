@@ -100,7 +100,7 @@ def _typed_attributes(node: ir.Node, dtype: ir.DataType) -> Iterator[ir.Attr]:
     for attribute in list(node.attributes.values()):
         if attribute.is_ref():
             continue
-        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == dtype:
+        if attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype == dtype:
             yield attribute
         names_type = attribute.name in _TYPE_ATTRIBUTES and attribute.type == ir.AttributeType.INT
         if names_type and attribute.as_int() == dtype.value:

@@ -74,7 +74,7 @@ def find_cells(network: Line) -> dict[int, Cell]:
 
 
 def _cell_at(network: Line, start: int) -> Cell | None:
-    computed = computed_inputs(network.order[start])
+    computed = network.computed[start]
     if len(computed) != 1:
         return None
     entry = computed[0]
@@ -88,7 +88,7 @@ def _cell_at(network: Line, start: int) -> Cell | None:
     for position in range(start, min(start + _MOST_NODES, len(network.order))):
         node = network.order[position]
         open_ = node.op_type not in _NOT_INSIDE and closed_reason(network, position) is None
-        if not open_ or any(value not in inside for value in computed_inputs(node)):
+        if not open_ or any(value not in inside for value in network.computed[position]):
             break
         end = position + 1
         for value in node.outputs:

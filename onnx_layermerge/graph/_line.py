@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import onnx_ir as ir
@@ -31,6 +31,11 @@ class Line(Protocol):
     @property
     def in_cells(self) -> Mapping[int, object]:
         """The activation that each of its nodes belongs to, by position."""
+        ...
+
+    @property
+    def computed(self) -> Sequence[list[ir.Value]]:
+        """What each node reads that is not constant, by position."""
         ...
 
     def users(self, value: ir.Value) -> list[int]:

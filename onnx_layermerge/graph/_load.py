@@ -17,6 +17,7 @@ from onnx_layermerge.graph._check import check_structure, check_text
 from onnx_layermerge.graph._check_sizes import check_sizes, skeleton
 from onnx_layermerge.graph._check_tensors import check_tensors
 from onnx_layermerge.graph._opset import OLDEST, check_versions, modernise
+from onnx_layermerge.graph._pack import is_plain
 from onnx_layermerge.graph._walk import refuse
 
 __all__ = ["converted_from", "load"]
@@ -87,17 +88,37 @@ def _parse(file: Path) -> onnx.ModelProto:
 
 
 def _settle(model: ir.Model, folder: Path) -> None:
-    """Tell mapped tensors where their files lie, and read those in attributes, which no writer moves."""
+    """Tell mapped tensors where their files lie, read those in attributes, which no writer moves, and hold the others
+    as arrays of their own, so that the message they came in can go."""
     graphs = [model.graph, *(function.graph for function in model.functions.values())]
     for graph in graphs:
         # An absolute folder: without one, onnx_ir checks nothing, and a change of directory would mislead it.
         ir.external_data.set_base_dir(graph, folder)
         for node in ir.traversal.RecursiveGraphIterator(graph):
-            for key, attribute in list(node.attributes.items()):
-                if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
-                    tensor = attribute.as_tensor()
-                    held = ir.Tensor(tensor.numpy().copy(), name=tensor.name, dtype=tensor.dtype)
-                    node.attributes[key] = ir.AttrTensor(key, held)
+            for key, attribute in node.attributes.items():
+                if attribute.type == ir.AttributeType.TENSOR:
+                    node.attributes[key] = ir.AttrTensor(key, _held(attribute.value, in_file=False))
+    for each in model.graphs():
+        for value in each.initializers.values():
+            if value.const_value is not None:
+                value.const_value = _held(value.const_value, in_file=True)
+
+
+def _held(tensor: ir.TensorProtocol, *, in_file: bool) -> ir.TensorProtocol:
+    """``tensor`` without the message around it; one in another file stays there if that is where it may be."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return tensor if in_file else ir.Tensor(tensor.numpy().copy(), name=tensor.name, dtype=tensor.dtype)
+    if not isinstance(tensor, ir.serde.TensorProtoTensor):
+        return tensor
+    proto = tensor.raw
+    if proto.HasField("raw_data") and is_plain(tensor.dtype):
+        notes = (tensor.doc_string or None, dict(tensor.metadata_props))
+        name = proto.name if proto.HasField("name") else None
+        return ir.Tensor(tensor.numpy(), tensor.dtype, name=name, doc_string=notes[0], metadata_props=notes[1])
+    # Types and encodings that an array would not give back as they are.
+    copy = onnx.TensorProto()
+    copy.CopyFrom(proto)
+    return ir.serde.deserialize_tensor(copy)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_layermerge.graph._cells import Cell, find_cells
+from onnx_layermerge.graph._operators import computed_inputs
 
 if TYPE_CHECKING:
     from onnx_layermerge.graph._bfloat16 import Widened
@@ -94,6 +95,16 @@ class Network:
     def in_cells(self) -> dict[int, Cell]:
         """The cell that each of its nodes belongs to."""
         return {position: cell for cell in self.cells.values() for position in range(cell.start, cell.stop)}
+
+    @cached_property
+    def remembered(self) -> dict[object, Any]:
+        """What was worked out about the network once, by a key that only the function that did it uses."""
+        return {}
+
+    @cached_property
+    def computed(self) -> tuple[list[ir.Value], ...]:
+        """What each node of ``order`` reads that is not constant, each value once."""
+        return tuple(computed_inputs(node) for node in self.order)
 
     @cached_property
     def _users(self) -> dict[ir.Value, list[int]]:

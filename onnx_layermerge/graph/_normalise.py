@@ -1,9 +1,9 @@
 """Fold what only stands in the way of reading a model, step by step.
 
 Each step is a pass over the model that keeps what it computes; most are those of onnx_ir and onnxscript, which take
-time in proportion to the graph.  The others (``_rules.py``, ``_transposes.py``) are here because a convolution's
-weights have to be worked out in float64 and rounded once, may be shared with other nodes, and keep their names.
-Whether a step did keep what the model computes is checked elsewhere, on numbers (``_equivalence.py``).
+time in proportion to the graph.  Those in ``_rules.py``, ``_into_conv.py`` and ``_transposes.py`` are here because a
+convolution's weights have to be worked out in float64 and rounded once, may be shared with other nodes, and keep their
+names.  Whether a step did keep what the model computes is checked elsewhere, on numbers (``_equivalence.py``).
 """
 
 from __future__ import annotations
@@ -18,14 +18,10 @@ from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants
 
 from onnx_layermerge.errors import ModelError
-from onnx_layermerge.graph._rules import (
-    cancel_pairs,
-    fold_affine,
-    fold_pads,
-    is_op,
-    remove_dropout,
-    spell_out_pads,
-)
+from onnx_layermerge.graph._constants import is_op
+from onnx_layermerge.graph._into_conv import fold_affine, fold_pads, spell_out_pads
+from onnx_layermerge.graph._rules import cancel_pairs, remove_dropout
+from onnx_layermerge.graph._shapes import infer_shapes
 from onnx_layermerge.graph._transposes import cancel_transposes
 
 __all__ = ["FOLDING", "LISTING", "Step", "normalise"]
@@ -36,8 +32,6 @@ _LARGEST_FOLDED = 2**26
 _MOST_ROUNDS = 8
 # Elements; constants this small are compared by value when nodes are, larger ones by what they are.
 _LARGEST_SHARED = 8
-# onnx's shape inference numbers the sizes that it cannot tell.
-_BLANK = "unk__"
 # What onnxscript notes in the nodes it touches is of no use to a reader of the output.
 _NOTES = ("pkg.onnxscript.rewriter.", "pkg.onnxscript.optimizer.")
 
@@ -68,19 +62,6 @@ def _inline(model: ir.Model) -> bool:
     return bool(model.functions) and bool(passes.InlinePass()(model).modified)
 
 
-def _infer_shapes(model: ir.Model) -> bool:
-    known = all(_is_known(value) for node in model.graph for value in node.outputs)
-    return not known and bool(passes.ShapeInferencePass()(model).modified)
-
-
-def _is_known(value: ir.Value) -> bool:
-    """Whether type and sizes are there; a symbol counts as a size, a blank or onnx's name for one does not."""
-    if value.shape is None or value.type is None:
-        return False
-    symbols = [dim.value for dim in value.shape if not isinstance(dim, int)]
-    return not any(symbol is None or symbol.startswith(_BLANK) for symbol in symbols)
-
-
 def _fold_constants(model: ir.Model) -> bool:
     changed = False
     for _ in range(_MOST_ROUNDS):
@@ -90,7 +71,7 @@ def _fold_constants(model: ir.Model) -> bool:
         changed = True
         if not any(is_op(node, "Shape", "Size", "Reshape", "Expand") for node in model.graph):
             break  # nothing is left that a better known shape could make a constant
-        if not _infer_shapes(model):
+        if not infer_shapes(model):
             break
     return changed
 
@@ -147,7 +128,7 @@ def _remove_notes(model: ir.Model) -> bool:
 LISTING = (
     Step("make weights constants", _list_weights, quiet=True),
     Step("make Constant nodes initializers", _lift_constants, quiet=True),
-    Step("infer shapes", _infer_shapes, quiet=True),
+    Step("infer shapes", infer_shapes, quiet=True),
     Step("name every value", _fix_names, quiet=True),
 )
 """What is safe for a model that cannot be run here: no operator is touched."""
@@ -157,7 +138,7 @@ FOLDING = (
     Step("inline functions", _inline),
     Step("make Constant nodes initializers", _lift_constants, quiet=True),
     Step("remove what nobody reads", _remove_unused),
-    Step("infer shapes", _infer_shapes, quiet=True),
+    Step("infer shapes", infer_shapes, quiet=True),
     Step("fold constants", _fold_constants),
     Step("make folded Constant nodes initializers", _lift_constants, quiet=True),
     Step("remove Dropout", remove_dropout),
@@ -170,7 +151,7 @@ FOLDING = (
     Step("give every output its own value", _fix_outputs, quiet=True),
     Step("name every value", _fix_names, quiet=True),
     Step("remove notes of the optimizer", _remove_notes, quiet=True),
-    Step("infer shapes again", _infer_shapes, quiet=True),
+    Step("infer shapes again", infer_shapes, quiet=True),
 )
 """The steps in order; each finds what those before it have uncovered."""
 

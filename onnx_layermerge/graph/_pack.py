@@ -7,7 +7,7 @@ stay where they are, in a file that a runtime maps into memory by itself or in a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,17 @@ import onnx_ir as ir
 
 from onnx_layermerge.errors import ModelError
 
-__all__ = ["MOST_INSIDE_BYTES", "Packed", "initializers", "pack", "proto_with", "to_bytes", "weight_bytes"]
+__all__ = [
+    "MOST_INSIDE_BYTES",
+    "Packed",
+    "initializers",
+    "is_plain",
+    "pack",
+    "proto_with",
+    "proto_without_weights",
+    "to_bytes",
+    "weight_bytes",
+]
 
 MOST_INSIDE_BYTES = 3 * 2**29
 """Models with more bytes of weights than this (1.5 GiB) keep them outside the message and outside the model file."""
@@ -44,7 +54,11 @@ class Packed:
 
 def weight_bytes(model: ir.Model) -> int:
     """Bytes of all initializers, those of bodies included."""
-    tensors = (value.const_value for value in initializers(model))
+    return _weight_bytes(initializers(model))
+
+
+def _weight_bytes(held: Iterable[ir.Value]) -> int:
+    tensors = (value.const_value for value in held)
     return sum(tensor.nbytes for tensor in tensors if tensor is not None and tensor.dtype != ir.DataType.STRING)
 
 
@@ -54,13 +68,14 @@ def pack(model: ir.Model, *, most_inside: int = MOST_INSIDE_BYTES) -> Packed:
     Raises:
         ModelError: what has to be inside (constants, and weights of bodies that are in memory) is over 2 GB.
     """
-    total = weight_bytes(model)
+    held = tuple(initializers(model))
+    total = _weight_bytes(held)
     if total <= most_inside:
-        return Packed(_serialized(model, {}), total_bytes=total)
+        return Packed(_serialized(model, {}, held), total_bytes=total)
     folder: Path | None = None
     outside: dict[str, np.ndarray] = {}
     named: dict[int, ir.TensorProtocol] = {}
-    for value, tensor in _large(model):
+    for value, tensor in _large(held):
         if isinstance(tensor, ir.ExternalTensor):
             folder = folder or Path(tensor.base_dir)
             if Path(tensor.base_dir) == folder:
@@ -69,7 +84,7 @@ def pack(model: ir.Model, *, most_inside: int = MOST_INSIDE_BYTES) -> Packed:
         if value.graph is model.graph:
             outside[str(value.name)] = _array(tensor)
             named[id(tensor)] = _reference(value, tensor, "memory")
-    return Packed(_serialized(model, named), folder, outside, total)
+    return Packed(_serialized(model, named, held), folder, outside, total)
 
 
 def to_bytes(model: ir.Model) -> bytes:
@@ -78,28 +93,32 @@ def to_bytes(model: ir.Model) -> bytes:
     Up to ``MOST_INSIDE_BYTES`` of weights it is complete.  Above, the SHA-256 of the large ones stands in their place:
     good for hashes and for structure, not for a runtime, which takes :func:`pack`.
     """
+    held = tuple(initializers(model))
     named: dict[int, ir.TensorProtocol] = {}
-    if weight_bytes(model) > MOST_INSIDE_BYTES:
-        named = {id(tensor): _reference(value, tensor, f"sha256/{_digest(tensor)}") for value, tensor in _large(model)}
-    return _serialized(model, named)
+    if _weight_bytes(held) > MOST_INSIDE_BYTES:
+        named = {id(tensor): _reference(value, tensor, f"sha256/{_digest(tensor)}") for value, tensor in _large(held)}
+    return _serialized(model, named, held)
 
 
-def _serialized(model: ir.Model, stand_ins: Mapping[int, ir.TensorProtocol]) -> bytes:
+def _serialized(model: ir.Model, stand_ins: Mapping[int, ir.TensorProtocol], held: Iterable[ir.Value]) -> bytes:
     try:
-        data: bytes = proto_with(model, stand_ins).SerializeToString(deterministic=True)
+        data: bytes = proto_with(model, stand_ins, held).SerializeToString(deterministic=True)
     except Exception as error:  # protobuf raises EncodeError or ValueError, by version, above 2 GB
         raise ModelError(f"the model does not fit into 2 GB without its large weights ({error}); split it.") from error
     return data
 
 
-def proto_with(model: ir.Model, stand_ins: Mapping[int, ir.TensorProtocol]) -> onnx.ModelProto:
+def proto_with(
+    model: ir.Model, stand_ins: Mapping[int, ir.TensorProtocol], held: Iterable[ir.Value] | None = None
+) -> onnx.ModelProto:
     """The message, with ``stand_ins`` (by ``id`` of the tensor) for some initializers and other mapped ones inside it.
 
+    ``held`` are the model's :func:`initializers`, where the caller has them at hand: finding them walks all nodes.
     They are set in the model itself while the message is made, and taken out again.
     """
     swapped: list[tuple[ir.Value, ir.TensorProtocol]] = []
     try:
-        for value in initializers(model):
+        for value in initializers(model) if held is None else held:
             tensor = value.const_value
             if tensor is None:
                 continue
@@ -118,16 +137,23 @@ def proto_with(model: ir.Model, stand_ins: Mapping[int, ir.TensorProtocol]) -> o
             value.const_value = tensor
 
 
+def proto_without_weights(model: ir.Model) -> onnx.ModelProto:
+    """The message in which large weights stand by type and shape alone."""
+    held = tuple(initializers(model))
+    named = {id(tensor): _reference(value, tensor, "elsewhere") for value, tensor in _large(held)}
+    return proto_with(model, named, held)
+
+
 def _reference(value: ir.Value, tensor: ir.TensorProtocol, place: str) -> ir.ExternalTensor:
     shape = ir.Shape(tensor.shape.numpy())
     return ir.ExternalTensor(place, 0, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name))
 
 
-def _large(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+def _large(held: Iterable[ir.Value]) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
     """Initializers worth leaving outside, of types that any runtime takes as an array."""
-    for value in initializers(model):
+    for value in held:
         tensor = value.const_value
-        if tensor is not None and _is_plain(tensor.dtype) and tensor.nbytes >= _LEAST_OUTSIDE_BYTES:
+        if tensor is not None and is_plain(tensor.dtype) and tensor.nbytes >= _LEAST_OUTSIDE_BYTES:
             yield value, tensor
 
 
@@ -137,7 +163,7 @@ def initializers(model: ir.Model) -> Iterator[ir.Value]:
         yield from graph.initializers.values()
 
 
-def _is_plain(dtype: ir.DataType) -> bool:
+def is_plain(dtype: ir.DataType) -> bool:
     """Types that NumPy has, so that any runtime takes the array as it is."""
     return dtype != ir.DataType.STRING and dtype.numpy().kind in "fiub" and dtype.numpy().isbuiltin == 1
 

@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.graph._bfloat16 import widen
+from onnx_layermerge.graph._collector import without_collector
 from onnx_layermerge.graph._convs import Conv, conv_of
-from onnx_layermerge.graph._equivalence import Reference, Unrunnable, reference
+from onnx_layermerge.graph._equivalence import Reference, Uncheckable, reference
 from onnx_layermerge.graph._load import load
 from onnx_layermerge.graph._network import InputInfo, Network
 from onnx_layermerge.graph._normalise import LISTING, Step, normalise
@@ -39,47 +40,52 @@ def load_runnable(path: str | Path) -> ir.Model:
     return model
 
 
+@without_collector()
 def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Network:
     """The network in ``path``; ``shapes`` bind dynamic dimensions for the equivalence check.
 
     What was folded is checked: on random inputs the outputs are those of the file's own model, up to rounding.  A
-    model with an operator that no runtime has here (a custom domain, a type without kernels) cannot be checked, so
-    nothing in it is folded: it is read as it is, and ``steps`` is empty.
+    model that cannot be checked is not folded either: it is read as it is, and ``steps`` is empty.  That is one with
+    an operator that no runtime has here (a custom domain, a type without kernels), or one that blows up rounding
+    until its outputs are arbitrary (many layers with random weights).
 
     Raises:
         ModelError: the file cannot be used, or preparing it changed its outputs; the message says why or where.
         UsageError: ``shapes`` contradict the model.
     """
-    original = load(path)
-    if not any(node.op_type == "Conv" for node in original.graph.all_nodes()):
+    model = load(path)
+    if not any(node.op_type == "Conv" for node in model.graph.all_nodes()):
         raise ModelError(f"{path} has no Conv node; olm compresses convolutional networks.")
-    digest = _digest(Path(path), original)
+    digest = _digest(Path(path), model)
     # From here on float32 stands for bfloat16, which has no convolution here; the way back is exact.
-    widened = widen(original)
-    inputs = _inputs(original)
-    # Cloned parts share their tensors: the weights are there once.
-    model = original.clone()
-    try:
-        truth = reference(original, str(path), _trials(inputs, shapes or {}))
-    except Unrunnable:
-        steps = normalise(model, steps=LISTING)
-        return replace(network_of(model, steps=steps, source=str(path), digest=digest), widened=widened)
+    widened = widen(model)
     touched: list[Step] = []
     try:
-        steps = normalise(model, after=touched.append)
-    except ModelError as error:
-        raise _blame(truth, str(error)) from error
-    if touched and (what := truth.check(model)):
-        raise _blame(truth, f"preparing the model broke it: {what}; please report it.")
+        # The model is prepared in place; in the rare case that it is wanted as it was, it is read once more.
+        trials = _trials(_inputs(model), shapes or {})
+        truth = reference(model, str(path), trials, again=lambda: load_runnable(path))
+        try:
+            steps = normalise(model, after=touched.append)
+        except ModelError as error:
+            raise _blame(truth, str(error)) from error
+        if touched and (what := truth.check(model)):
+            raise _blame(truth, f"preparing the model broke it: {what}; please report it.")
+    except Uncheckable:
+        model = load_runnable(path)
+        steps = normalise(model, steps=LISTING)
     return replace(network_of(model, steps=steps, source=str(path), digest=digest), widened=widened)
 
 
 def _blame(truth: Reference, whole: str) -> ModelError:
     """The error that names the first step behind which the model is not what it was; ``whole`` if there is none."""
-    model = truth.original.clone()
+    model = truth.original()
 
     def check(step: Step) -> None:
-        if what := truth.check(model):
+        try:
+            what = truth.check(model)
+        except Uncheckable:
+            return  # a later step did more than rounding could
+        if what:
             raise ModelError(f"preparing the model broke at step '{step.name}': {what}; please report it.")
 
     try:

@@ -11,7 +11,7 @@ whole or not at all: cutting one would break 1 (its source lies outside) or 2 (i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -57,17 +57,25 @@ def barriers(network: Network) -> list[Refusal]:
     return found
 
 
-def regions(network: Network, *, max_convs: int = 12) -> Iterator[Region]:
+def regions(network: Network, *, max_convs: int = 12) -> Sequence[Region]:
     """All regions with 1…``max_convs`` convolutions that end in a convolution, a pooling average, or a join.
 
     They start at a convolution, at a pooling average, or at any node that stands at the mouth of a branch
     (pre-activation blocks, squeeze-excite).  No activation of several nodes is cut.
     """
+    key = (regions, max_convs)
+    if key not in network.remembered:
+        network.remembered[key] = tuple(_regions(network, max_convs))
+    found: tuple[Region, ...] = network.remembered[key]
+    return found
+
+
+def _regions(network: Network, max_convs: int) -> Iterator[Region]:
     closed = [closed_reason(network, position) is not None for position in range(len(network.order))]
     for start, node in enumerate(network.order):
         if closed[start] or _inside_cell(network, start):
             continue
-        computed = computed_inputs(node)
+        computed = network.computed[start]
         if len(computed) != 1:
             continue
         forks = len(network.users(computed[0])) > 1 or len(node.outputs) > 1
@@ -90,7 +98,7 @@ def _grow(network: Network, start: int, entry: ir.Value, closed: list[bool], max
         node = network.order[position]
         if closed[position]:
             return
-        computed = computed_inputs(node)
+        computed = network.computed[position]
         for value in computed:
             if value not in inside:
                 if not is_vector(value) or is_vector(entry):
@@ -157,20 +165,21 @@ def chains(network: Network) -> tuple[Chain, ...]:
             index = parent[index]
         return index
 
-    for position, node in enumerate(network.order):
-        if alone_reason(network, position) is not None:
+    alone = [alone_reason(network, position) is not None for position in range(len(network.order))]
+    for position, node_alone in enumerate(alone):
+        if node_alone:
             continue
-        for value in computed_inputs(node):
+        for value in network.computed[position]:
             producer = value.producer()
-            if producer is not None and alone_reason(network, network.position[producer]) is None:
+            if producer is not None and not alone[network.position[producer]]:
                 parent[root(position)] = root(network.position[producer])
     groups: dict[int, list[Layer]] = {}
     for position in sorted(network.convs):
-        groups.setdefault(root(position), []).append(_layer(network, position))
+        groups.setdefault(root(position), []).append(_layer(network, position, alone))
     return tuple(Chain(tuple(layers)) for _, layers in sorted(groups.items(), key=lambda item: item[1][0].position))
 
 
-def _layer(network: Network, position: int) -> Layer:
+def _layer(network: Network, position: int, alone: Sequence[bool]) -> Layer:
     node, conv = network.order[position], network.convs[position]
     activation, skip_add = "", False
     value = node.outputs[0]
@@ -180,7 +189,7 @@ def _layer(network: Network, position: int) -> Layer:
             activation = cell.label
             break
         after = network.order[users[0]]
-        if len(users) > 1 or after.op_type != "Add" or skip_add or alone_reason(network, users[0]) is not None:
+        if len(users) > 1 or after.op_type != "Add" or skip_add or alone[users[0]]:
             break
         skip_add, value = True, after.outputs[0]
     return Layer(

@@ -17,6 +17,8 @@ __all__ = ["Session", "extract", "give_weights", "model_of", "runnable_form", "t
 
 # More than this (256 MiB) is not copied into a message only to be copied out of it again.
 _MOST_COPIED_BYTES = 2**28
+# For a session that runs once, a copy is never worth it; below 16 MiB it is not worth avoiding either.
+_MOST_COPIED_ONCE_BYTES = 2**24
 
 
 def model_of(graph: ir.Graph, like: ir.Model) -> ir.Model:
@@ -59,12 +61,12 @@ def runnable_form(model: ir.Model) -> bytes | Packed:
 class Session:
     """An onnxruntime CPU session over ``model``: dict of arrays in, dict of arrays out.
 
-    ``plain`` leaves the runtime's own optimizer out: for a single run of a graph of many nodes it costs more than it
-    gives.
+    ``once`` is for a single run: every operator is computed as it stands in the model, by the same kernels whatever
+    stands around it, and no weight is copied.  The runtime's own optimizer would cost more than it gives.
     Weights of a large model are not copied through a protobuf: mapped ones stay in their file, and the runtime maps it.
     """
 
-    def __init__(self, model: ir.Model | Packed | bytes, *, threads: int = 0, plain: bool = False) -> None:
+    def __init__(self, model: ir.Model | Packed | bytes, *, threads: int = 0, once: bool = False) -> None:
         # Imported here: listing candidates or reading a table needs no runtime.
         import onnxruntime as ort
 
@@ -76,14 +78,19 @@ class Session:
         if isinstance(model, bytes):
             packed = Packed(model)
         else:
-            packed = pack(model, most_inside=_MOST_COPIED_BYTES) if isinstance(model, ir.Model) else model
+            most = _MOST_COPIED_ONCE_BYTES if once else _MOST_COPIED_BYTES
+            packed = pack(model, most_inside=most) if isinstance(model, ir.Model) else model
         self._weights = give_weights(options, packed)
         if packed.total_bytes > MOST_INSIDE_BYTES:
             # Both would copy the weights into a layout that suits this machine better.
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        if plain:
+        if once:
+            options.add_session_config_entry("session.disable_prepacking", "1")
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            # Both hold memory for the next run.
+            options.enable_cpu_mem_arena = False
+            options.enable_mem_pattern = False
         self._session = ort.InferenceSession(packed.data, options, providers=["CPUExecutionProvider"])
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())

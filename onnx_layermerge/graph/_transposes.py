@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from onnx_layermerge.graph._axes import Moved, Perm, moved
-from onnx_layermerge.graph._rules import is_op, new_initializer
+from onnx_layermerge.graph._constants import is_op, new_initializer
 
 __all__ = ["cancel_transposes"]
 

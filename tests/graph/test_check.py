@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from olm.app import olm
 from onnx_layermerge.errors import ModelError
 from onnx_layermerge.graph import load
-from tests.graph import bad_models
+from tests import zoo
 from tests.graph.bad_models import CASES, add_node, good, saved, sizes
 
 
@@ -140,7 +140,7 @@ print(tally["read"], tally["refused"])
 def test_damaged_bytes_are_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
     """In a process of its own, which a fault of a library would end."""
     # Few weights, so that most damage hits the structure.
-    net = bad_models.zoo.Net()
+    net = zoo.Net()
     r1 = net.relu(net.conv(net.input(shape=("N", 2, 8, 8)), "c1", 2, 1), "r1")
     net.save(tmp_path / "good.onnx", net.classifier(net.add(net.conv(r1, "c2", 2, 1), r1, "add")))
     words = [sys.executable, "-c", _FUZZ, str(tmp_path / "good.onnx"), str(tmp_path / "damaged.onnx"), "150"]

@@ -157,3 +157,22 @@ def test_a_file_that_is_too_large_for_protobuf_is_not_read(tmp_path: Path) -> No
         stream.truncate(2**31)  # no blocks on the disk, so nothing is really that large
     with pytest.raises(ModelError, match="larger than a protobuf message of 2 GB; save its weights as external data"):
         load(path)
+
+
+def test_weights_leave_their_message_and_come_back_as_they_were(tmp_path: Path) -> None:
+    """Whatever field of the protobuf they are in; only the raw ones become arrays."""
+    net = zoo.Net(opset=22)
+    proto = net.proto(net.relu(net.conv(net.input(), "c"), "r"))
+    proto.graph.initializer.append(helper.make_tensor("typed", TensorProto.FLOAT, [2], [1.0, 2.0]))
+    brain = helper.make_tensor("brain", TensorProto.BFLOAT16, [2], np.uint16([0x3F80, 0x4000]).tobytes(), raw=True)
+    proto.graph.initializer.append(brain)
+    held = numpy_helper.from_array(np.arange(3.0), "held")
+    held.doc_string = "three numbers"
+    proto.graph.node.append(helper.make_node("Constant", [], ["constant"], name="constant", value=held))
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = load(tmp_path / "m.onnx")
+    wanted = ir.to_proto(ir.from_proto(proto))
+    assert ir.to_proto(model) == wanted
+    arrays = {name: isinstance(v.const_value, ir.Tensor) for name, v in model.graph.initializers.items()}
+    assert arrays == {"c.w": True, "c.b": True, "typed": False, "brain": False}
+    assert isinstance(model.graph.node("constant").attributes["value"].value, ir.Tensor)

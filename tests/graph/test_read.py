@@ -263,3 +263,19 @@ def test_the_weights_are_in_memory_once(tmp_path: Path) -> None:
     network = read(path)
     tensors = [value.const_value for value in network.model.graph.initializers.values()]
     assert len(tensors) == 6 and all(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+
+
+def amplifier(gain: float) -> onnx.ModelProto:
+    """sin(gain · BatchNorm(c)): from a gain of 10⁸ on, rounding alone decides what comes out."""
+    net = zoo.Net()
+    value = net.batch_norm(net.conv(net.input(), "c"), "bn", epsilon=0.3)
+    value = net.node("Mul", value, net.constant("k", np.array(gain, "f4")), name="m")
+    return net.proto(net.node("Sin", value, name="s"))
+
+
+def test_a_model_whose_outputs_are_rounding_is_read_as_it_is(tmp_path: Path) -> None:
+    for gain, steps in ((1.0, ("fold scales and shifts into Conv",)), (1e8, ())):
+        onnx.save(amplifier(gain), tmp_path / "m.onnx")
+        network = read(tmp_path / "m.onnx")
+        assert network.steps == steps
+        assert ("BatchNormalization" in {node.op_type for node in network.order}) == (not steps)
