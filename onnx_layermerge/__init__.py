@@ -29,6 +29,7 @@ from onnx_layermerge.flow import (
     profile,
     verify,
 )
+from onnx_layermerge.latency import EngineOptions
 from onnx_layermerge.report import Report
 from onnx_layermerge.verify import Gate, Verdict
 
@@ -36,6 +37,7 @@ __all__ = [
     "Check",
     "DataError",
     "DeviceError",
+    "EngineOptions",
     "FrontierPoint",
     "Gate",
     "GateError",

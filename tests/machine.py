@@ -64,7 +64,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Every command of the flow runs on the machine that is returned."""
     machine = Machine()
     for module in (_compress, _plan, _profile, _verify):
-        monkeypatch.setattr(module, "open_backend", lambda name, device, precision="fp32": machine)
+        monkeypatch.setattr(module, "open_backend", lambda name, device, precision="fp32", engines=None: machine)
     replaced: list[tuple[Any, str, Any]] = [
         (_latencies, "fill", partial(fill, clock=machine.clock)),
         (_latencies, "interleave", partial(interleave, clock=machine.clock)),

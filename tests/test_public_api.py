@@ -18,9 +18,10 @@ ROOMS = (
     *("plan", "rewrite", "recover", "verify", "report", "flow"),
 )
 PUBLIC = [
-    *("Check", "DataError", "DeviceError", "FrontierPoint", "Gate", "GateError", "ImageOptions", "Inspection"),
-    *("ModelError", "OlmError", "OutputError", "PlanReport", "ProfileError", "ProfileReport", "Report"),
-    *("TargetError", "UsageError", "Verdict", "compress", "doctor", "inspect", "plan", "profile", "verify"),
+    *("Check", "DataError", "DeviceError", "EngineOptions", "FrontierPoint", "Gate", "GateError"),
+    *("ImageOptions", "Inspection", "ModelError", "OlmError", "OutputError", "PlanReport"),
+    *("ProfileError", "ProfileReport", "Report", "TargetError", "UsageError", "Verdict"),
+    *("compress", "doctor", "inspect", "plan", "profile", "verify"),
 ]
 
 

@@ -1,29 +1,26 @@
-"""Each option once, and the types of their values; a command subscribes to groups of them.
+"""Each option once; a command subscribes to groups of them.  The types of their values are in ``values``.
 
 What a value means, and whether it makes sense for a model, is the package's to say.
 """
 
-# ParamType became generic in Click 8.4 and cannot be subscripted before.
-# mypy: disable-error-code=type-arg
-
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import click
+
+from olm.values import Dims, Finite, Numbers, Shapes, Size
 
 __all__ = [
     "METHODS",
     "MODEL",
     "PRECISIONS",
     "REFITS",
-    "Finite",
     "data_options",
     "device_options",
+    "engine_options",
     "model_options",
     "output_options",
     "profile_option",
@@ -47,84 +44,10 @@ COLORS = ("auto", "rgb", "bgr", "gray")
 _IMAGES = ("preset", "mean", "std", "scale", "layout", "color", "resize", "crop")
 
 
-class Finite(click.ParamType):
-    """A number from ``low`` to ``high``, both included, that is neither NaN nor infinite."""
-
-    name = "number"
-
-    def __init__(self, low: float, high: float = math.inf) -> None:
-        self.low, self.high = low, high
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """A float, or a usage error."""
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        if not (math.isfinite(number) and self.low <= number <= self.high):
-            upper = "" if self.high == math.inf else f" and at most {self.high:g}"
-            self.fail(f"{value!r} is out of range; give a number of at least {self.low:g}{upper}.", param, ctx)
-        return number
-
-
-class Numbers(click.ParamType):
-    """``0.485,0.456,0.406``, ``127.5`` or ``1/255``: a tuple of numbers, or one number with ``single``."""
-
-    name = "numbers"
-
-    def __init__(self, *, single: bool = False) -> None:
-        self.single = single
-        self.name = "number" if single else "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A float, or a tuple of them, or a usage error."""
-        try:
-            numbers = tuple(float(Fraction(part.strip())) for part in str(value).split(","))
-        except (ValueError, ZeroDivisionError, OverflowError):
-            self.fail(f"{value!r} is no number; give for example 127.5, 1/255 or 0.485,0.456,0.406.", param, ctx)
-        if not self.single:
-            return numbers
-        if len(numbers) != 1:
-            self.fail(f"{value!r} holds {len(numbers)} numbers; give one.", param, ctx)
-        return numbers[0]
-
-
-class Size(click.ParamType):
-    """``256`` or ``HEIGHTxWIDTH``, in pixels."""
-
-    name = "pixels"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """An int or a pair of ints, or a usage error."""
-        parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
-            self.fail(f"{value!r} is no size; give pixels as 256 or as HEIGHTxWIDTH, 240x320.", param, ctx)
-        return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
-
-
-class Shapes(click.ParamType):
-    """``x:1x3x224x224``, several joined by commas: pairs of an input's name (which may hold colons) and its shape."""
-
-    name = "NAME:DIMS"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[tuple[str, tuple[int, ...]]]:
-        """Pairs in the order given, or a usage error."""
-        pairs = []
-        for part in str(value).split(","):
-            name, _, dims = part.strip().rpartition(":")
-            sizes = dims.lower().split("x")
-            if not name or not all(size.isascii() and size.isdigit() and int(size) > 0 for size in sizes):
-                self.fail(f"{part!r} is no shape; give an input's name and sizes, such as x:1x3x224x224.", param, ctx)
-            pairs.append((name, tuple(int(size) for size in sizes)))
-        return pairs
-
-
 def _merge_shapes(
-    ctx: click.Context, option: click.Parameter, given: Sequence[list[tuple[str, tuple[int, ...]]]]
-) -> dict[str, tuple[int, ...]]:
-    merged: dict[str, tuple[int, ...]] = {}
+    ctx: click.Context, option: click.Parameter, given: Sequence[list[tuple[str, Dims]]]
+) -> dict[str, Dims]:
+    merged: dict[str, Dims] = {}
     for name, shape in (pair for pairs in given for pair in pairs):
         if name in merged:
             raise click.BadParameter(f"input {name!r} is given twice; give each input once.", ctx, option)
@@ -154,7 +77,11 @@ def shapes_option(command: F) -> F:
 def model_options(command: F) -> F:
     """--shapes, --batch."""
     return _all(
-        shapes_option,
+        click.option(
+            "--shapes", type=Shapes(ranges=True), multiple=True, callback=_merge_shapes,
+            help="Shape of an input with dynamic dimensions, such as x:1x3x224x224; repeatable. With TensorRT a size "
+            "may be a range, least..usual..largest, such as x:1..4..8x3x224x224; the usual one is timed.",
+        ),
         click.option(
             "--batch", type=click.IntRange(1), default=1, show_default=True, metavar="N",
             help="Size of a dynamic first dimension.",
@@ -175,6 +102,51 @@ def device_options(command: F) -> F:
             help="Types that the backend computes in; models are cast when they are built for it, files keep theirs.",
         ),
     )(command)  # fmt: skip
+
+
+def engine_options(command: F) -> F:
+    """--opt-level, --timing-cache, --save-engines, --build-limit; with the ranges of --shapes they are ``engines``."""
+
+    @functools.wraps(command)
+    def call(**words: Any) -> Any:
+        given = {name: words.pop(name) for name in ("level", "timing_cache", "save_engines", "build_limit_s")}
+        words["shapes"], ranges = _split(words["shapes"])
+        words["engines"] = _engines({name: value for name, value in given.items() if value is not None}, ranges)
+        return command(**words)
+
+    return _all(
+        click.option(
+            "--opt-level", "level", type=click.IntRange(0, 5), metavar="0..5",
+            help="TensorRT: builder optimization level.  [default: the library's]",
+        ),
+        click.option(
+            "--timing-cache", type=click.Path(), metavar="FILE",
+            help="TensorRT: keep what its builder timed there, so that later builds are shorter.",
+        ),
+        click.option(
+            "--save-engines", type=click.Path(), metavar="FOLDER", help="TensorRT: keep every engine there."
+        ),
+        click.option(
+            "--build-limit", "build_limit_s", type=Finite(1), metavar="SECONDS",
+            help="TensorRT: a block whose engine takes longer is one that cannot be built.  [default: 600]",
+        ),
+    )(cast(F, call))  # fmt: skip
+
+
+def _split(shapes: Mapping[str, Dims]) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """One size a dimension for all inputs, and least, usual and largest shape of those with a range."""
+    spans = {name: tuple((d, d, d) if isinstance(d, int) else d for d in dims) for name, dims in shapes.items()}
+    ranged = {name for name, dims in shapes.items() if any(isinstance(d, tuple) for d in dims)}
+    usual = {name: tuple(middle for _, middle, _ in dims) for name, dims in spans.items()}
+    return usual, {name: tuple(zip(*dims, strict=True)) for name, dims in spans.items() if name in ranged}
+
+
+def _engines(given: dict[str, Any], ranges: dict[str, Any]) -> Any:
+    if not given and not ranges:
+        return None
+    from onnx_layermerge import EngineOptions
+
+    return EngineOptions(**given, ranges=ranges)
 
 
 def profile_option(command: F) -> F:

@@ -13,9 +13,9 @@ from pathlib import Path
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.flow._prepare import Progress, prepare, quiet
 from onnx_layermerge.flow._sheet import sheet_of
-from onnx_layermerge.latency import BlockSpec, BuildResult, isolated_builds
+from onnx_layermerge.latency import BlockSpec, BuildResult, EngineOptions, isolated_builds
 from onnx_layermerge.latency.backends import Reopen
-from onnx_layermerge.latency.backends.tensorrt import BUILD_LIMIT_S, BuildOptions, load
+from onnx_layermerge.latency.backends.tensorrt import BuildOptions, check_options, load
 
 __all__ = ["BlockBuild", "BuildReport", "FusedLayer", "ModelBlocks", "build_only"]
 
@@ -90,12 +90,10 @@ def build_only(
     capabilities: Sequence[str],
     backend: str = "tensorrt-rtx",
     precision: str = "fp32",
-    level: int | None = None,
     method: str = "olm",
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
-    save_engines: str | Path = "",
-    build_limit_s: float = BUILD_LIMIT_S,
+    engines: EngineOptions | None = None,
     progress: Progress = quiet,
 ) -> BuildReport:
     """Parse and build each distinct block of the models, one copy of it, ahead of time.
@@ -105,34 +103,36 @@ def build_only(
 
     Args:
         capabilities: compute capabilities to build for, such as ``8.6``; every engine holds code for all of them.
-        level: builder optimization level, 0 to 5.
-        save_engines: folder for the engines, each under its block's key; none is kept if empty.
-        build_limit_s: wall seconds after which the build of one block counts as hung.
+        engines: optimization level, time limit, and the folder for the engines, each under its block's key.  Blocks
+            have the usual shapes of its ranges.
 
     Raises:
         DeviceError: the library is not installed, or does not build for one of these.
         OutputError: an engine cannot be saved.
         ModelError: a model cannot be read; that a block cannot be built is part of the report.
-        UsageError: no model, no compute capability, or an unknown precision, method or level.
+        UsageError: no model, no compute capability, an unknown precision or method, or an option that the library has
+            not.
     """
     if not paths:
         raise UsageError("name at least one model to build blocks of.")
     if not capabilities:
         raise UsageError("name at least one compute capability to build for, such as 8.6.")
-    library = load(backend)
+    library, engines = load(backend), engines or EngineOptions()
     options = BuildOptions(
         precision=precision,
         capabilities=tuple(dict.fromkeys(capabilities)),
-        level=level,
-        save_engines=str(save_engines),
-        limit_s=build_limit_s,
+        level=engines.level,
+        timing_cache_file=str(engines.timing_cache),
+        save_engines=str(engines.save_engines),
+        limit_s=engines.build_limit_s,
     )
+    check_options(library, options)
     for words in options.capabilities:
         library.capability(words)
     models: dict[str, ModelBlocks] = {}
     blocks: dict[str, BlockSpec] = {}
     for path in paths:
-        prepared = prepare(path, method=method, shapes=shapes, batch=batch, progress=progress)
+        prepared = prepare(path, method=method, shapes=shapes, batch=batch, engines=engines, progress=progress)
         found = sheet_of(prepared).blocks
         models[str(path)] = ModelBlocks(len(prepared.candidates), tuple(found))
         for key, spec in found.items():
@@ -148,7 +148,7 @@ def build_only(
         progress("build", len(done), len(blocks), spec.label)
 
     progress("build", 0, len(blocks), "starting the builder")
-    isolated_builds(blocks.values(), _reopen(backend, options), build_s=build_limit_s, store=store)
+    isolated_builds(blocks.values(), _reopen(backend, options), build_s=engines.build_limit_s, store=store)
     progress("build", len(blocks), len(blocks), f"{sum(block.reason is None for block in done)} built")
     median_s = statistics.median(block.seconds for block in done) if done else 0.0
     median_cpu_s = statistics.median(block.cpu_s for block in done) if done else 0.0

@@ -21,7 +21,7 @@ from onnx_layermerge.flow._required import buildable, read_builds
 from onnx_layermerge.flow._timed import useful
 from onnx_layermerge.graph import Session, check_target, load_runnable, narrow, write
 from onnx_layermerge.importance import collect
-from onnx_layermerge.latency import LatencyTable, open_backend
+from onnx_layermerge.latency import EngineOptions, LatencyTable, open_backend
 from onnx_layermerge.report import Report, block_of
 from onnx_layermerge.verify import check_sizes, quality
 
@@ -51,6 +51,7 @@ def compress(
     require_builds: str | Path | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
+    engines: EngineOptions | None = None,
     refit_mode: str = "off",
     rivals: int = 12,
     seed: int = 0,
@@ -65,6 +66,7 @@ def compress(
         method: "olm", "drop", or "layermerge" (the paper's algebraic merges without its training).
         precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, in which the backend computes.  Models are cast when they
             are built for the device; files keep their own types.
+        engines: how the TensorRT backends build; ranges of shapes there need no ``shapes`` beside them.
         profile: latency table; None is the user's own.
         allow_mismatch: plan with the times of another device where ``profile`` knows only that one; the output's
             metadata say so, and the result is measured here all the same.
@@ -89,9 +91,17 @@ def compress(
         raise UsageError("--val decides between fitted plans and needs --calib beside it.")
     target = check_target(output, not_over=input)
     builds = None if require_builds is None else read_builds(require_builds)
-    opened = open_backend(backend, device, precision)
+    opened = open_backend(backend, device, precision, engines)
     other = mismatch(profile, opened.describe(), allow=allow_mismatch)
-    prepared = prepare(input, method=method, fitting=calib is not None, shapes=shapes, batch=batch, progress=progress)
+    prepared = prepare(
+        input,
+        method=method,
+        fitting=calib is not None,
+        shapes=shapes,
+        batch=batch,
+        engines=engines,
+        progress=progress,
+    )
     network = prepared.network
     warnings: list[str] = []
     if builds is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from onnx_layermerge.errors import OlmError
-from onnx_layermerge.latency import LatencyTable, available_backends, default_path
+from onnx_layermerge.latency import LatencyTable, available_backends, default_path, gpu_clocks
 
 __all__ = ["Check", "doctor"]
 
@@ -26,7 +26,7 @@ class Check:
 
 
 def doctor() -> tuple[Check, ...]:
-    """Python, packages, extras, backends and the latency table; never raises for what is only missing."""
+    """Python, packages, extras, backends, GPU clocks and the latency table; never raises for what is only missing."""
     checks = [Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     for package in _PACKAGES:
         try:
@@ -40,6 +40,8 @@ def doctor() -> tuple[Check, ...]:
             reason = f"not installed, needed for {purpose}: pip install 'onnx-layermerge[{extra}]'"
             checks.append(Check(package, False, reason))
     checks += [Check(f"backend {s.name}", s.usable, s.detail) for s in available_backends()]
+    clocks = gpu_clocks()
+    checks.append(Check(clocks.name, clocks.usable, clocks.detail))
     try:
         path = default_path()
         if path.exists():

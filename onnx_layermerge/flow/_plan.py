@@ -15,7 +15,7 @@ from onnx_layermerge.flow._rank import loss_bases, scored
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, named, recorded, substitute
 from onnx_layermerge.flow._required import buildable, read_builds
 from onnx_layermerge.flow._timed import Timed, useful
-from onnx_layermerge.latency import Backend, DeviceKey, LatencyTable, open_backend
+from onnx_layermerge.latency import Backend, DeviceKey, EngineOptions, LatencyTable, open_backend
 from onnx_layermerge.plan import solve
 
 __all__ = ["FrontierPoint", "PlanReport", "plan"]
@@ -83,6 +83,7 @@ def plan(
     profile: str | Path | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
+    engines: EngineOptions | None = None,
     from_table: str | None = None,
     allow_mismatch: bool = False,
     require_builds: str | Path | None = None,
@@ -106,8 +107,16 @@ def plan(
     if from_table is not None and allow_mismatch:
         raise UsageError("--from-table names the device itself; leave out --allow-mismatch.")
     builds = None if require_builds is None else read_builds(require_builds)
-    source = _source(profile, backend, device, precision, from_table, allow_mismatch)
-    prepared = prepare(input, method=method, fitting=calib is not None, shapes=shapes, batch=batch, progress=progress)
+    source = _source(profile, backend, device, precision, engines, from_table, allow_mismatch)
+    prepared = prepare(
+        input,
+        method=method,
+        fitting=calib is not None,
+        shapes=shapes,
+        batch=batch,
+        engines=engines,
+        progress=progress,
+    )
     options, warnings = images or ImageOptions(), list(source.warnings)
     if builds is not None:
         prepared, left_out = buildable(prepared, builds, source.device.precision)
@@ -155,6 +164,7 @@ def _source(
     backend: str,
     device: str,
     precision: str,
+    engines: EngineOptions | None,
     from_table: str | None,
     allow_mismatch: bool,
 ) -> _Source:
@@ -163,12 +173,12 @@ def _source(
         with LatencyTable.open(profile, create=False) as table:
             return _Source(named(table, from_table), None)
     try:
-        opened = open_backend(backend, device, precision)
+        opened = open_backend(backend, device, precision, engines)
     except DeviceError as refused:
         if profile is None or not Path(profile).exists():
             raise
         with LatencyTable.open(profile) as table:
-            key = substitute(table, backend, device, precision, refused)
+            key = substitute(table, backend, device, precision, engines, refused)
         return _Source(key, None, warnings=(f"planned from {profile} alone, for {key.text()}: {refused}",))
     here = opened.describe()
     other = mismatch(profile, here, allow=allow_mismatch)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_layermerge.candidates import METHODS, Candidate, cost_macs, enumerate_candidates
 from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.fit import FITTED
-from onnx_layermerge.graph import Network, Refusal, bind_shapes, read, trace_shapes
+from onnx_layermerge.graph import InputInfo, Network, Refusal, bind_shapes, read, trace_shapes
+from onnx_layermerge.latency import EngineOptions
 
-__all__ = ["Prepared", "Progress", "check_speedup", "data_batch", "prepare", "quiet"]
+__all__ = ["Prepared", "Progress", "bind_usual", "check_speedup", "data_batch", "prepare", "quiet", "usual_shapes"]
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -59,9 +60,12 @@ def prepare(
     fitting: bool = True,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
+    engines: EngineOptions | None = None,
     progress: Progress = quiet,
 ) -> Prepared:
     """Read ``path`` and list what may stand in for what; without ``fitting`` (no data) a method that fits only drops.
+
+    An input with a range of shapes in ``engines`` is bound to the usual one.
 
     Raises:
         ModelError: the model cannot be read.
@@ -70,8 +74,8 @@ def prepare(
     if method not in METHODS:
         raise UsageError(f"--method {method} is unknown; choose from {', '.join(METHODS)}.")
     progress("read", 0, 1, str(path))
-    network = read(path, shapes=shapes)
-    bound = bind_shapes(network.inputs, shapes or {}, batch=batch)
+    network = read(path, shapes=usual_shapes(shapes, engines))
+    bound = bind_usual(network.inputs, shapes, batch, engines)
     traced = trace_shapes(network, bound)
     kinds = METHODS[method]
     if not fitting and any(kind in FITTED for kind in kinds):
@@ -80,6 +84,39 @@ def prepare(
     candidates = tuple(candidate for candidate in found if _worth_timing(network, candidate, traced))
     progress("read", 1, 1, f"{len(candidates)} candidates")
     return Prepared(network, bound, traced, data_batch(network), candidates, refusals)
+
+
+def usual_shapes(
+    shapes: Mapping[str, tuple[int, ...]] | None, engines: EngineOptions | None
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of inputs, as given or as the usual one of a range.
+
+    Raises:
+        UsageError: an input has both, and they differ.
+    """
+    usual = {} if engines is None else engines.usual()
+    for name, shape in (shapes or {}).items():
+        if usual.get(name, tuple(shape)) != tuple(shape):
+            raise UsageError(f"--shapes gives input {name!r} a size beside the usual one of its range; give only one.")
+    return {**(shapes or {}), **usual}
+
+
+def bind_usual(
+    inputs: Iterable[InputInfo],
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    batch: int,
+    engines: EngineOptions | None,
+) -> dict[str, tuple[int, ...]]:
+    """``bind_shapes`` at the usual shapes, where the ends of every range fit the model too.
+
+    Raises:
+        UsageError: as there, or a range is for a size that the model fixes.
+    """
+    usual, inputs = usual_shapes(shapes, engines), tuple(inputs)
+    for end in (0, 2):
+        ranges = {} if engines is None else engines.ranges
+        bind_shapes(inputs, {**usual, **{name: tuple(given[end]) for name, given in ranges.items()}}, batch=batch)
+    return bind_shapes(inputs, usual, batch=batch)
 
 
 def _worth_timing(network: Network, candidate: Candidate, shapes: Mapping[str, tuple[int, ...]]) -> bool:

@@ -13,6 +13,7 @@ from onnx_layermerge.flow._prepare import Progress, prepare, quiet
 from onnx_layermerge.latency import (
     BackendStatus,
     Bound,
+    EngineOptions,
     Failure,
     LatencyTable,
     available_backends,
@@ -78,6 +79,7 @@ def profile(
     method: str = "olm",
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
+    engines: EngineOptions | None = None,
     budget_s: float | None = None,
     seed: int = 0,
     progress: Progress = quiet,
@@ -87,6 +89,7 @@ def profile(
     Args:
         precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, in which the backend computes.  Models are cast when they
             are built for the device; files keep their own types.
+        engines: how the TensorRT backends build; ranges of shapes there need no ``shapes`` beside them.
         budget_s: wall seconds after which to stop; the most useful blocks of all models come first then.
 
     Raises:
@@ -96,9 +99,12 @@ def profile(
         raise UsageError("name at least one model to profile.")
     if budget_s is not None and not 0 < budget_s < math.inf:
         raise UsageError(f"--budget {budget_s:g} s makes no sense; give a time such as 30s, 10m or 1h.")
-    opened = open_backend(backend, device, precision)
+    opened = open_backend(backend, device, precision, engines)
     with LatencyTable.open(profile) as table:
-        models = [prepare(path, method=method, shapes=shapes, batch=batch, progress=progress) for path in paths]
+        models = [
+            prepare(path, method=method, shapes=shapes, batch=batch, engines=engines, progress=progress)
+            for path in paths
+        ]
         budget = math.inf if budget_s is None else budget_s
         timed, tally, left = latencies_of(models, opened, table, seed=seed, budget_s=budget, progress=progress)
         where = str(table.path)
@@ -125,6 +131,7 @@ def overview(
     device: str = "cpu",
     backend: str = "onnxruntime",
     precision: str = "fp32",
+    engines: EngineOptions | None = None,
     profile: str | Path | None = None,
 ) -> Overview:
     """What could be profiled on here, and what has been; a table that does not exist is empty and not created.
@@ -133,7 +140,7 @@ def overview(
         DeviceError: there is no such device or backend.
         ProfileError: the table is damaged.
     """
-    open_backend(backend, device, precision)
+    open_backend(backend, device, precision, engines)
     path = Path(profile) if profile is not None else default_path()
     held = []
     if path.exists():

@@ -235,7 +235,10 @@ def _line(entry: Entry) -> EntryLine:
         low_ms = value.at_least_s * 1e3
         return EntryLine(entry.key, entry.label, None, low_ms, None, value.n, "bound", None, measured)
     ms, low_ms, high_ms = (1e3 * seconds for seconds in (value.seconds, value.low_s, value.high_s))
-    return EntryLine(entry.key, entry.label, ms, low_ms, high_ms, value.n, value.stop_reason, None, measured)
+    cold_ms = None if value.cold_s is None else 1e3 * value.cold_s
+    return EntryLine(
+        entry.key, entry.label, ms, low_ms, high_ms, value.n, value.stop_reason, None, measured, cold_ms
+    )
 
 
 def _cost(entry: Entry) -> float:

@@ -16,7 +16,7 @@ from onnx_layermerge.flow._prepare import Prepared
 from onnx_layermerge.flow._queue import Queue
 from onnx_layermerge.flow._sheet import sheet_of
 from onnx_layermerge.flow._timed import LEAST_GAIN, LEAST_SHARE, Timed, timed_of
-from onnx_layermerge.latency import DeviceKey, LatencyTable, listed, select
+from onnx_layermerge.latency import DeviceKey, EngineOptions, LatencyTable, listed, select
 
 __all__ = ["MISMATCH", "Recorded", "mismatch", "named", "recorded", "substitute"]
 
@@ -74,9 +74,14 @@ def named(table: LatencyTable, words: str) -> DeviceKey:
 
 
 def substitute(
-    table: LatencyTable, backend: str, device: str, precision: str, refused: DeviceError
+    table: LatencyTable,
+    backend: str,
+    device: str,
+    precision: str,
+    engines: EngineOptions | None,
+    refused: DeviceError,
 ) -> DeviceKey:
-    """The table's device for a backend, device and precision that cannot be opened here.
+    """The table's device for a backend, device, precision and way to build engines that cannot be opened here.
 
     Raises:
         DeviceError: the table does not hold exactly one that these words could mean.
@@ -84,7 +89,10 @@ def substitute(
     fitting = [
         key
         for key in table.devices()
-        if key.backend == backend and key.precision == precision and (key.threads > 0) == (device == "cpu")
+        if key.backend == backend
+        and key.precision == precision
+        and (key.threads > 0) == (device == "cpu")
+        and (engines or EngineOptions()).fits(key.settings)
     ]
     if len(fitting) == 1:
         return fitting[0]

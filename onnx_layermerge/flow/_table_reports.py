@@ -45,7 +45,10 @@ class TableSummary:
 
 @dataclass(frozen=True)
 class EntryLine:
-    """One block: its cost with the 95 % interval in milliseconds, or only a lower bound, or why there is none."""
+    """One block: its cost with the 95 % interval in milliseconds, or only a lower bound, or why there is none.
+
+    ``cold_ms`` is the cost with cold caches, where the device was asked for it.
+    """
 
     key: str
     label: str
@@ -56,6 +59,7 @@ class EntryLine:
     stop_reason: str | None
     failure: str | None
     measured: str | None
+    cold_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,16 @@ from pathlib import Path
 from onnx_layermerge.data import ImageOptions
 from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.flow._data import open_data
-from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
+from onnx_layermerge.flow._prepare import Prepared, Progress, bind_usual, data_batch, quiet
 from onnx_layermerge.graph import (
     Network,
-    bind_shapes,
     check_target,
     load_runnable,
     network_of,
     to_bytes,
     write_bytes,
 )
-from onnx_layermerge.latency import open_backend
+from onnx_layermerge.latency import EngineOptions, open_backend
 from onnx_layermerge.latency.backends.tensorrt import cast
 from onnx_layermerge.verify import Gate, Verdict, judge, measured_speedup, outputs_of, quality, timing
 
@@ -42,6 +41,7 @@ def verify(
     save_onnx: str | Path | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
+    engines: EngineOptions | None = None,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Verdict:
@@ -53,6 +53,7 @@ def verify(
         precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, which both models are cast to when they are built.
         save_onnx: folder for both models in these types, as ``original.<precision>.onnx`` and
             ``compressed.<precision>.onnx``.
+        engines: how the TensorRT backends build; with ranges of shapes the usual ones are timed.
 
     Raises:
         UsageError: the gate bounds what only ``calib`` can show, and there is none.
@@ -67,8 +68,8 @@ def verify(
     if first.inputs != second.inputs or first.outputs != second.outputs:
         raise ModelError(f"{compressed} has other inputs or outputs than {original}; these two cannot be compared.")
     saved = _targets(save_onnx, precision)
-    opened = open_backend(backend, device, precision)
-    bound = bind_shapes(first.inputs, shapes or {}, batch=batch)
+    opened = open_backend(backend, device, precision, engines)
+    bound = bind_usual(first.inputs, shapes, batch, engines)
     progress("verify", 0, 2, "timing both models in turn")
     ratio, _ = measured_speedup(
         opened, first.model, second.model, bound, sessions=3, cap_s=30.0, target_half_width=0.005, seed=seed
@@ -84,7 +85,7 @@ def verify(
     progress("verify", 2, 2, f"{ratio.ratio:.3f}×")
     unwritten = precision in CAST and save_onnx is None
     files = saved if unwritten or save_onnx is not None else (Path(original), Path(compressed))
-    return judge(gate, ratio, found, timing(ratio, opened.describe(), first, bound, files, unwritten, device))
+    return judge(gate, ratio, found, timing(ratio, opened.describe(), first, bound, files, unwritten, device, engines))
 
 
 def _targets(folder: str | Path | None, precision: str) -> tuple[Path, Path]:

@@ -22,18 +22,22 @@ from onnx_layermerge.latency._fill import answers, fill
 from onnx_layermerge.latency._interleave import interleave, measure
 from onnx_layermerge.latency._json_form import Entry, Pair, Section, time_text
 from onnx_layermerge.latency._manage import Counts, differs, listed, select
-from onnx_layermerge.latency._protocol import BlockSpec, slopes
+from onnx_layermerge.latency._protocol import slopes
 from onnx_layermerge.latency._sampling import Progress, clock_of
+from onnx_layermerge.latency._spec import BlockSpec
 from onnx_layermerge.latency._statistics import Bound, Failure, Measurement, Ratio, StopReason, Value
 from onnx_layermerge.latency._supervisor import BuildResult, isolated_builds
 from onnx_layermerge.latency._table import LatencyTable, default_path
 from onnx_layermerge.latency.backends import (
     Backend,
     BackendStatus,
+    EngineOptions,
     Runnable,
     available_backends,
+    gpu_clocks,
     open_backend,
 )
+from onnx_layermerge.latency.backends._engine_options import Range
 
 __all__ = [
     "PROTOCOL_VERSION",
@@ -45,6 +49,7 @@ __all__ = [
     "Clock",
     "Counts",
     "DeviceKey",
+    "EngineOptions",
     "Entry",
     "Failure",
     "Instant",
@@ -52,6 +57,7 @@ __all__ = [
     "Measurement",
     "Pair",
     "Progress",
+    "Range",
     "Ratio",
     "Runnable",
     "Section",
@@ -64,6 +70,7 @@ __all__ = [
     "default_path",
     "differs",
     "fill",
+    "gpu_clocks",
     "interleave",
     "isolated_builds",
     "listed",

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 
 from onnx_layermerge.latency._clock import Clock
 from onnx_layermerge.latency._json_form import Entry
-from onnx_layermerge.latency._protocol import BlockSpec, Store, slopes
+from onnx_layermerge.latency._protocol import slopes
 from onnx_layermerge.latency._sampling import Progress, clock_of, no_progress
+from onnx_layermerge.latency._spec import BlockSpec, Store
 from onnx_layermerge.latency._statistics import Bound, Failure, Value
 from onnx_layermerge.latency._supervisor import BUILD_S, HANG_S, isolated_slopes
 from onnx_layermerge.latency._table import LatencyTable

@@ -11,163 +11,33 @@ run directly after one another (so that slow drift cancels too); the cost is the
 slopes. The blocks of a group are taken in a new random order every round, and an anchor is timed
 once a round: should the machine itself become slower or faster, the anchor shows it.
 
-A block may come with a ceiling, the cost above which nobody wants it. `LOOK` samples that all lie
-above it settle the block as a `Bound`: the least of n samples is below the true median with
-probability 1 - 2**-n, 97 % for n = 5, whatever their distribution. Two samples are enough when
-both are above `FAR` times the ceiling.
-
-What else a device can tell is asked of its backend (``_watch.py``): clocks that moved, blocks that are bound by
-launches and not by compute, what a block costs with cold caches. On a CPU none of these is there to be told.
+What is clearly dearer than anybody wants is given up after a look (``_live.py``). What else a device can
+tell is asked of its backend (``_watch.py``): clocks that moved, blocks that are bound by launches and not
+by compute, what a block costs with cold caches. On a CPU none of these is there to be told.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 
 import numpy as np
 
 from onnx_layermerge.errors import ModelError, UsageError
+from onnx_layermerge.latency._anchor import Anchor
 from onnx_layermerge.latency._clock import Clock, cpu_clock
-from onnx_layermerge.latency._sampling import Progress, balanced_orders, no_progress, repeats_for, sample, warm_up
-from onnx_layermerge.latency._statistics import (
-    FEWEST_ROUNDS,
-    Bound,
-    Failure,
-    StopReason,
-    StopRule,
-    Value,
-    median,
-    median_interval,
-    summarize,
-)
-from onnx_layermerge.latency._watch import watch_of, with_cold
-from onnx_layermerge.latency.backends import Backend, Runnable
+from onnx_layermerge.latency._live import Live
+from onnx_layermerge.latency._sampling import Progress, no_progress
+from onnx_layermerge.latency._spec import BlockSpec, Store
+from onnx_layermerge.latency._statistics import FEWEST_ROUNDS, Failure, StopRule, Value
+from onnx_layermerge.latency._watch import watch_of
+from onnx_layermerge.latency.backends import Backend
 
-R1, R2 = 1, 3
+__all__ = ["slopes"]
+
 GROUP_BYTES = 256 << 20
 """Model bytes of the sessions held at once; the weights live about twice in memory."""
-DRIFT_TOLERANCE = 0.03
-LOOK = 5
-FAR = 2.0
-
-Store = Callable[["BlockSpec", Value], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockSpec:
-    """One block to be timed."""
-
-    key: str
-    """Hash of structure, shapes and dtypes: equal keys mean equal cost on the same device."""
-    label: str
-    """Name for people."""
-    build: Callable[[int], bytes]
-    """ONNX bytes of a model with the given number of copies, in series, with distinct weights."""
-    shapes: Callable[[int], Mapping[str, tuple[int, ...]]]
-    """Input name -> shape, for that number of copies."""
-    ceiling_s: float = math.inf
-    """A cost above this need not be known: a `Bound` is enough."""
-
-
-class _Live:
-    """A block whose two models are loaded, and the slopes seen so far."""
-
-    def __init__(self, spec: BlockSpec, rng: np.random.Generator) -> None:
-        self.spec = spec
-        self.runnables: list[Runnable] = []
-        self.model_bytes = 0
-        self.once_s = 0.0
-        self.repeats = 1
-        self.slopes: list[float] = []
-        self.walls: list[float] = []
-        self.spent_s = 0.0
-        self._orders = balanced_orders(rng)
-
-    def load(self, backend: Backend, clock: Clock, warm_up_s: float) -> None:
-        for copies in (R1, R2):
-            model = self.spec.build(copies)
-            self.model_bytes += len(model)
-            self.runnables.append(backend.build(model, self.spec.shapes(copies)))
-        self.once_s, _ = (warm_up(r, clock, least_s=warm_up_s, least_runs=2, settle=0) for r in self.runnables)
-        self.repeats = repeats_for(self.once_s)
-
-    def round(self, clock: Clock) -> None:
-        start = clock().wall_s
-        one, many = self.runnables
-        if next(self._orders):
-            t1, t2 = sample(one, self.repeats, clock), sample(many, self.repeats, clock)
-        else:
-            t2, t1 = sample(many, self.repeats, clock), sample(one, self.repeats, clock)
-        self.slopes.append((t2.seconds - t1.seconds) / (R2 - R1))
-        self.walls.append((t2.wall_s - t1.wall_s) / (R2 - R1))
-        self.spent_s += clock().wall_s - start
-
-    def bound(self) -> Bound | None:
-        """What the look has shown, if that is more than the ceiling."""
-        n, ceiling_s = len(self.slopes), self.spec.ceiling_s
-        if 2 <= n <= LOOK:
-            least = min(self.slopes)
-            if least > (ceiling_s if n == LOOK else FAR * ceiling_s):
-                return Bound(least, n)
-        return None
-
-    def result(self, reason: StopReason) -> Value:
-        if median_interval(sorted(self.slopes))[1] < 0:
-            return Failure(f"{R2} copies of the block ran faster than {R1}, so it has no cost of its own")
-        one, many = self.runnables
-        return with_cold(summarize(self.slopes, self.walls, reason), one, many, R2 - R1)
-
-    def close(self) -> None:
-        while self.runnables:
-            self.runnables.pop().close()
-
-
-class _Anchor:
-    """One block timed again every round; what changes in its time changed on the machine."""
-
-    def __init__(self, spec: BlockSpec, backend: Backend, clock: Clock, warm_up_s: float) -> None:
-        self._runnable = backend.build(spec.build(R1), spec.shapes(R1))
-        with contextlib.ExitStack() as undo:
-            undo.callback(self._runnable.close)
-            self._repeats = repeats_for(warm_up(self._runnable, clock, least_s=warm_up_s), 1e-3)
-            undo.pop_all()
-        self._clock = clock
-        self._groups: list[list[float]] = []
-
-    def new_group(self) -> None:
-        self._groups.append([])
-
-    def round(self) -> None:
-        # An anchor that stops working costs the drift warning, not the profile.
-        with contextlib.suppress(ModelError):
-            self._runnable.run()  # what the block before left in the caches is not the machine's doing
-            self._groups[-1].append(sample(self._runnable, self._repeats, self._clock).seconds)
-
-    def warning(self) -> str | None:
-        """Compare every half group with the first one; name the largest significant change."""
-        halves = []
-        for times in self._groups:
-            cut = len(times) // 2 if len(times) >= 2 * FEWEST_ROUNDS else len(times)
-            halves += [sorted(part) for part in (times[:cut], times[cut:]) if len(part) >= FEWEST_ROUNDS]
-        worst = 0.0
-        for half in halves[1:]:
-            low, high = median_interval(half)
-            first_low, first_high = median_interval(halves[0])
-            change = median(half) / median(halves[0]) - 1
-            if (low > first_high or high < first_low) and abs(change) > max(abs(worst), DRIFT_TOLERANCE):
-                worst = change
-        if not worst:
-            return None
-        return (
-            f"The machine became {abs(worst):.0%} {'slower' if worst > 0 else 'faster'} while blocks were"
-            " being timed; profile again on an idle machine if the predictions turn out wrong."
-        )
-
-    def close(self) -> None:
-        self._runnable.close()
 
 
 class _Profiler:
@@ -190,10 +60,10 @@ class _Profiler:
     ) -> None:
         self._watch, self._keep = watch_of(backend), keep
         self._waiting, self._total, self._ended = iter(blocks), total, False
-        self._live: list[_Live] = []
+        self._live: list[Live] = []
         self._backend, self._rule, self._clock, self._warm_up_s = backend, rule, clock, warm_up_s
         self._stop_s, self._rng, self._progress, self._store, self._hand = stop_s, rng, progress, store, hand
-        self.anchor: _Anchor | None = None
+        self.anchor: Anchor | None = None
         self._anchor_key = ""
         self._seen: set[str] = set()
         self.results: dict[str, Value] = {}
@@ -218,7 +88,7 @@ class _Profiler:
             middle = sorted(self._live, key=lambda item: item.once_s)[len(self._live) // 2].spec
             self._hand(middle.key)
             with contextlib.suppress(ModelError):
-                self.anchor = _Anchor(middle, self._backend, self._clock, 10 * self._warm_up_s)
+                self.anchor = Anchor(middle, self._backend, self._clock, 10 * self._warm_up_s)
                 self._anchor_key = middle.key
             self._hand(None)
         if self.anchor is not None:
@@ -276,7 +146,7 @@ class _Profiler:
     def _load(self, spec: BlockSpec) -> int:
         """Make the block live; bytes of its models (0: it failed)."""
         self._seen.add(spec.key)
-        item = _Live(spec, self._rng)
+        item = Live(spec, self._rng)
         self.show(f"building {spec.label}")
         self._hand(spec.key)
         self._live.append(item)  # before loading, so that close() finds half of a block too
@@ -289,7 +159,7 @@ class _Profiler:
         self._hand(None)
         return item.model_bytes
 
-    def _settle(self, item: _Live, result: Value) -> None:
+    def _settle(self, item: Live, result: Value) -> None:
         item.close()
         self.results[item.spec.key] = result
         self._keep(item.spec, item.slopes)

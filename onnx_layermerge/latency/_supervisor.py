@@ -29,9 +29,9 @@ from typing import Any
 
 from onnx_layermerge.errors import DeviceError, ModelError, OutputError, UsageError
 from onnx_layermerge.latency._process import Worker
-from onnx_layermerge.latency._protocol import R1, R2, BlockSpec, Store
 from onnx_layermerge.latency._records import decode_block
 from onnx_layermerge.latency._sampling import Progress, no_progress
+from onnx_layermerge.latency._spec import R1, R2, BlockSpec, Store
 from onnx_layermerge.latency._statistics import Failure, Value
 from onnx_layermerge.latency.backends import Reopen
 

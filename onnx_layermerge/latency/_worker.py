@@ -22,9 +22,10 @@ from onnx_layermerge.errors import DeviceError, ModelError, OutputError, UsageEr
 from onnx_layermerge.latency._clock import Clock, Instant, cpu_clock
 from onnx_layermerge.latency._device import DeviceKey
 from onnx_layermerge.latency._frames import SHARED, read_frame, write_frame
-from onnx_layermerge.latency._protocol import BlockSpec, slopes
+from onnx_layermerge.latency._protocol import slopes
 from onnx_layermerge.latency._records import encode
 from onnx_layermerge.latency._sampling import clock_of
+from onnx_layermerge.latency._spec import BlockSpec
 from onnx_layermerge.latency.backends import Backend, Runnable
 
 __all__ = ["serve"]

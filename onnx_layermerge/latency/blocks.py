@@ -35,7 +35,7 @@ from onnx_layermerge.graph import (
     sweep,
     to_bytes,
 )
-from onnx_layermerge.latency._protocol import BlockSpec
+from onnx_layermerge.latency._spec import BlockSpec
 
 __all__ = ["placeholder", "region_block", "replacement_block", "structure_of"]
 

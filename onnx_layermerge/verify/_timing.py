@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_layermerge.graph import Network, trace_shapes
-from onnx_layermerge.latency import DeviceKey, Ratio
+from onnx_layermerge.latency import DeviceKey, EngineOptions, Ratio
 from onnx_layermerge.verify._trtexec import End, trtexec_command
 
 __all__ = ["Timing", "kind_of_time", "timing"]
@@ -48,13 +48,21 @@ def timing(
     files: tuple[Path, Path],
     unwritten: bool,
     device: str,
+    engines: EngineOptions | None = None,
 ) -> Timing:
     """Put the medians of ``ratio`` into words; ``files`` are what the commands read."""
     commands: tuple[str, ...] = ()
     if key.backend.startswith("tensorrt"):
         traced = trace_shapes(network, bound)
+        ranges = {} if engines is None else engines.ranges
         inputs = [
-            End(info.name, bound[info.name], not all(isinstance(n, int) for n in info.shape), info.dtype.kind == "f")
+            End(
+                info.name,
+                bound[info.name],
+                not all(isinstance(n, int) for n in info.shape),
+                info.dtype.kind == "f",
+                ranges.get(info.name),
+            )
             for info in network.inputs
         ]
         outputs = [End(name, traced.get(name, ()), floating=name in traced) for name in network.outputs]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_layermerge.latency import DeviceKey
+from onnx_layermerge.latency import DeviceKey, Range
 
 __all__ = ["End", "trtexec_command"]
 
@@ -27,13 +27,15 @@ _BLOCKED = {("fp32", 4): "hwc", ("fp32", 5): "dhwc", ("16", 4): "hwc8", ("16", 5
 class End:
     """An input or output of the model with the shape it was timed at; ``dynamic`` if the file leaves a size open.
 
-    ``floating`` is whether ``--precision`` says its type; others keep their own.
+    ``floating`` is whether ``--precision`` says its type; others keep their own.  ``span`` is the range that
+    the engine takes, least, usual and largest shape; None is ``shape`` alone.
     """
 
     name: str
     shape: tuple[int, ...]
     dynamic: bool = False
     floating: bool = True
+    span: Range | None = None
 
 
 def trtexec_command(
@@ -58,7 +60,10 @@ def trtexec_command(
     words += _formats(inputs, outputs, key.precision, settings.get("io", ""), typed=tool == "trtexec" and major < 11)
     open_ends = [end for end in inputs if end.dynamic]
     if open_ends:  # a file without open sizes takes none
-        words.append("--shapes=" + ",".join(f"{_name(e.name)}:{'x'.join(map(str, e.shape))}" for e in open_ends))
+        words.append("--shapes=" + _shapes({end.name: end.shape for end in open_ends}))
+        if any(end.span for end in open_ends):  # these three are for all open inputs or for none
+            for which, flag in enumerate(("--minShapes=", "--optShapes=", "--maxShapes=")):
+                words.append(flag + _shapes({e.name: e.span[which] if e.span else e.shape for e in open_ends}))
     words.append(f"--maxAuxStreams={settings.get('aux_streams', '0')}")
     if settings.get("level", "default") != "default":
         words.append(f"--builderOptimizationLevel={settings['level']}")
@@ -87,6 +92,10 @@ def _formats(inputs: Sequence[End], outputs: Sequence[End], precision: str, layo
             prefix = f"{stored}:" if typed else ""
             words.append(f"{flag}={','.join(prefix + (formats[end.name] or 'chw') for end in ends)}")
     return words
+
+
+def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ",".join(f"{_name(name)}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
 
 
 def _name(name: str) -> str:

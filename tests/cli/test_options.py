@@ -7,7 +7,8 @@ from typing import Any
 import click
 import pytest
 
-from olm.options import Finite, Numbers, Shapes, Size, data_options, shapes_option
+from olm.options import data_options, shapes_option
+from olm.values import Finite, Numbers, Shapes, Size
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,8 @@ from olm.options import Finite, Numbers, Shapes, Size, data_options, shapes_opti
         (Size(), "240x320", (240, 320)),
         (Shapes(), "x:1x3x224x224", [("x", (1, 3, 224, 224))]),
         (Shapes(), "in:0:1x3,y:7", [("in:0", (1, 3)), ("y", (7,))]),
+        (Shapes(ranges=True), "in:0:1..4..8x3,y:7", [("in:0", ((1, 4, 8), 3)), ("y", (7,))]),
+        (Shapes(ranges=True), "x:1..8x3", [("x", ((1, 8, 8), 3))]),
     ],
 )
 def test_taken(kind: click.ParamType, text: str, value: Any) -> None:
@@ -51,6 +54,13 @@ def test_taken(kind: click.ParamType, text: str, value: Any) -> None:
         (Shapes(), "x:1x0"),
         (Shapes(), "x:1x-3"),
         (Shapes(), ":1x3"),
+        (Shapes(), "x:1..8x3"),
+        (Shapes(ranges=True), "x:8..1x3"),
+        (Shapes(ranges=True), "x:1..9..8x3"),
+        (Shapes(ranges=True), "x:0..8x3"),
+        (Shapes(ranges=True), "x:1...8x3"),
+        (Shapes(ranges=True), "x:1..2..4..8x3"),
+        (Shapes(ranges=True), "x:..8x3"),
     ],
 )
 def test_turned_down(kind: click.ParamType, text: str) -> None:

@@ -41,6 +41,7 @@ def test_doctor_names_every_backend(run) -> None:
     named = {check["name"]: check for check in json.loads(run("doctor", "--json").stdout)}
     for name in ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"):
         assert named[f"backend {name}"]["detail"]
+    assert "clock" in named["gpu clocks"]["detail"].lower() or "NVML sees" in named["gpu clocks"]["detail"]
 
 
 @pytest.mark.parametrize("command", ["plan", "compress"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_words_of_every_command(tables: Path, run) -> None:
             assert text in result.stdout, words
     with LatencyTable.open(a) as table:
         assert list(table.entries(CPU)) == ["k1"]
+
+
+def test_cold_figures_have_a_column_where_there_are_any(tables: Path, run) -> None:
+    assert "L2" not in run("profiles", "show", GPU.digest(), "-p", tables / "b.json").stdout
+    with LatencyTable.open(tables / "b.json") as table:
+        table.put(GPU, "k4", "conv 4", replace(cost(2.0), cold_s=4.56e-3))
+    shown = run("profiles", "show", GPU.digest(), "-p", tables / "b.json").stdout
+    assert "ms, cold L2" in shown and "4.56" in shown
+    found = json.loads(run("profiles", "show", GPU.digest(), "-p", tables / "b.json", "--json").stdout)
+    assert {entry["key"]: entry["cold_ms"] for entry in found["entries"]} == {"k1": None, "k3": None, "k4": 4.56}
 
 
 def test_json_of_every_command_is_what_the_flow_answers(tables: Path, run) -> None:

@@ -16,6 +16,7 @@ from onnx_layermerge.flow import _build_only
 from onnx_layermerge.flow._build_only import build_only
 from onnx_layermerge.flow._prepare import prepare
 from onnx_layermerge.flow._sheet import sheet_of
+from onnx_layermerge.latency import EngineOptions
 from onnx_layermerge.latency.backends.tensorrt import load
 from tests.latency.fake_cuda import Gpu
 from tests.latency.tensorrt.conftest import fake_library
@@ -68,7 +69,7 @@ def test_blocks_that_fail_are_recorded_and_the_others_go_on(path: Path, log: Pat
     keys = list(sheet_of(prepared).blocks)
     ways = ["model", "device", "killed", "hangs"]
     log.with_suffix(".plan").write_text(json.dumps(dict(zip(keys, ways, strict=False))), encoding="utf-8")
-    report = build_only([path], capabilities=("8.6",), build_limit_s=2)
+    report = build_only([path], capabilities=("8.6",), engines=EngineOptions(build_limit_s=2))
     assert [block.reason for block in report.blocks][: len(ways)] == [
         "no kernel.", "no memory.", "killed by SIGKILL, as the system does when memory runs out", "hung for 2 s",
     ]  # fmt: skip
@@ -91,11 +92,11 @@ def test_progress_counts_the_blocks(path: Path, log: Path) -> None:
 
 
 def test_engines_are_saved_under_the_keys_of_their_blocks(path: Path, log: Path, tmp_path: Path) -> None:
-    report = build_only([path], capabilities=("8.6",), save_engines=tmp_path / "engines")
+    report = build_only([path], capabilities=("8.6",), engines=EngineOptions(save_engines=tmp_path / "engines"))
     for block in report.blocks:
         assert (tmp_path / "engines" / f"{block.key}.engine").stat().st_size == block.engine_bytes
     with pytest.raises(OutputError, match="cannot be written"):
-        build_only([path], capabilities=("8.6",), save_engines=log)  # a file, not a folder
+        build_only([path], capabilities=("8.6",), engines=EngineOptions(save_engines=log))  # a file, not a folder
 
 
 def test_words_that_make_no_sense(path: Path, log: Path) -> None:
@@ -106,7 +107,7 @@ def test_words_that_make_no_sense(path: Path, log: Path) -> None:
     with pytest.raises(UsageError, match="int8 is unknown"):
         build_only([path], capabilities=("8.6",), precision="int8")
     with pytest.raises(UsageError, match="build limit of 0 s"):
-        build_only([path], capabilities=("8.6",), build_limit_s=0)
+        build_only([path], capabilities=("8.6",), engines=EngineOptions(build_limit_s=0))
     with pytest.raises(DeviceError, match=r"compute capability '9\.0'; it builds for 7\.5"):
         build_only([path], capabilities=("8.6", "9.0"))
     assert not built(log)

@@ -56,7 +56,7 @@ def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without the device and its backend."""
 
-    def refuse(name: str, device: str, precision: str) -> object:
+    def refuse(name: str, device: str, precision: str, engines: object) -> object:
         raise DeviceError(f"Backend {name!r} is not installed here; install it.")
 
     monkeypatch.setattr(_plan, "open_backend", refuse)

@@ -121,7 +121,7 @@ def test_every_command_opens_the_backend_in_the_precision_asked_for(
 ) -> None:
     seen = []
 
-    def opened(name: str, device: str, precision: str) -> Machine:
+    def opened(name: str, device: str, precision: str, engines: object) -> Machine:
         seen.append((name, device, precision))
         machine.describe = lambda: DeviceKey("fake", "1", "machine", 1, precision)  # type: ignore[method-assign]
         return machine
@@ -153,7 +153,7 @@ def test_a_table_stands_in_for_a_device_in_its_own_precision_alone(
         machine.describe = lambda key=key: key  # type: ignore[misc]
         profile([path], profile=table)
 
-    def absent(name: str, device: str, precision: str) -> Machine:
+    def absent(name: str, device: str, precision: str, engines: object) -> Machine:
         raise DeviceError("It is not here.")
 
     monkeypatch.setattr(_plan, "open_backend", absent)

@@ -56,6 +56,14 @@ def test_tf32_stays_on_where_it_was_asked_for_alone() -> None:
     assert on == {"fp32": True, "tf32": False}
 
 
+def test_a_range_is_said_of_all_open_inputs() -> None:
+    span = ((1, 3), (4, 3), (8, 3))
+    open_ends = (End("x", (4, 3), dynamic=True, span=span), End("y", (2, 5), dynamic=True), End("z", (1, 1)))
+    found = flags(trtexec_command("m", KEY, open_ends, OUTPUTS))
+    assert found["--shapes"] == found["--optShapes"] == "x:4x3,y:2x5"
+    assert found["--minShapes"] == "x:1x3,y:2x5" and found["--maxShapes"] == "x:8x3,y:2x5"
+
+
 def test_shapes_are_said_of_open_sizes_alone() -> None:
     assert "--shapes" not in flags(trtexec_command("m", KEY, INPUTS, OUTPUTS)), "trtexec refuses them for a fixed model"
     ends = (End("in:0", (2, 3, 8, 8), dynamic=True), End("fixed", (2, 4)), End("b", (2, 9), dynamic=True))

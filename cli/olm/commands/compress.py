@@ -14,6 +14,7 @@ from olm.options import (
     REFITS,
     data_options,
     device_options,
+    engine_options,
     model_options,
     output_options,
     profile_option,
@@ -48,6 +49,7 @@ __all__ = ["compress"]
     help="Plans to build and compare.",
 )
 @device_options
+@engine_options
 @profile_option
 @click.option(
     "--allow-mismatch", is_flag=True,

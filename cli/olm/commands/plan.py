@@ -12,6 +12,7 @@ from olm.options import (
     MODEL,
     data_options,
     device_options,
+    engine_options,
     model_options,
     output_options,
     profile_option,
@@ -37,6 +38,7 @@ ROWS = 12
     "--method", type=click.Choice(METHODS), default="olm", show_default=True, help="Replacements to plan with."
 )
 @device_options
+@engine_options
 @profile_option
 @click.option(
     "--from-table", is_flag=False, flag_value="", default=None, metavar="[DEVICE]",

@@ -16,6 +16,7 @@ from olm.options import (
     METHODS,
     MODEL,
     device_options,
+    engine_options,
     model_options,
     output_options,
     profile_option,
@@ -52,6 +53,7 @@ class Duration(click.ParamType):
 @click.command(short_help="Time the candidate blocks of models on the device.")
 @click.argument("models", metavar="[IN.onnx...]", type=MODEL, nargs=-1)
 @device_options
+@engine_options
 @profile_option
 @model_options
 @click.option(
@@ -90,7 +92,7 @@ def profile(
     if capabilities:
         raise click.UsageError("--compute-capability says what --build-only builds for; give that too.")
     if not models:
-        found = overview(**{name: words[name] for name in ("profile", "device", "backend", "precision")})
+        found = overview(**{name: words[name] for name in ("profile", "device", "backend", "precision", "engines")})
         if as_json:
             print_json(found)
         else:
@@ -115,7 +117,7 @@ def _build(
     with showing(quiet) as progress:
         report = build_only(
             models, capabilities=capabilities, precision=words["precision"], method=words["method"],
-            shapes=words["shapes"], batch=words["batch"], progress=progress,
+            shapes=words["shapes"], batch=words["batch"], engines=words["engines"], progress=progress,
         )  # fmt: skip
     if as_json:
         print_json(report)

@@ -83,6 +83,8 @@ def show(
 ) -> None:  # fmt: skip
     """Show the blocks that were timed on a device: cost, 95 % interval, samples and why sampling stopped.
 
+    On a GPU the cost with a cold second-level cache stands beside, where it was taken.
+
     DEVICE may be left out where the table holds only one.
     """
     from onnx_layermerge.flow import show_table
@@ -195,9 +197,21 @@ def _show(found: TableContent, everything: bool) -> None:
     say(f"{len(found.entries)} of {found.held} blocks in {found.profile}")
     say()
     rows, more = shorten(found.entries, MOST_ROWS, everything)
+    cold = any(x.cold_ms is not None for x in rows)
     table(
-        ("block", ">ms", ">95 % interval", ">n", "stopped", "measured"),
-        [(x.label, _cost(x), _interval(x), x.n or "", x.failure or x.stop_reason, _day(x.measured)) for x in rows],
+        ("block", ">ms", ">95 % interval", *([">ms, cold L2"] if cold else []), ">n", "stopped", "measured"),
+        [
+            (
+                x.label,
+                _cost(x),
+                _interval(x),
+                *(["" if x.cold_ms is None else ms(x.cold_ms)] if cold else []),
+                x.n or "",
+                x.failure or x.stop_reason,
+                _day(x.measured),
+            )
+            for x in rows
+        ],
     )
     if more:
         say(more, "dim")

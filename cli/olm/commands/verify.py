@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from olm.options import MODEL, Finite, data_options, device_options, model_options, output_options, seed_option
+from olm.options import (
+    MODEL,
+    data_options,
+    device_options,
+    engine_options,
+    model_options,
+    output_options,
+    seed_option,
+)
 from olm.progress import showing
 from olm.screen import interval, ms, print_json, say
+from olm.values import Finite
 
 if TYPE_CHECKING:
     from onnx_layermerge import Verdict
@@ -29,6 +38,7 @@ __all__ = ["verify"]
 @click.option("--max-kl", type=Finite(0), metavar="NATS", help="Fail if the outputs on --calib lie further apart.")
 @data_options(samples=512)
 @device_options
+@engine_options
 @click.option(
     "--save-onnx", type=click.Path(), metavar="DIR",
     help="Write both models there in the types that were timed, for trtexec to read.",

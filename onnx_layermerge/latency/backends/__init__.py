@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.latency._device import DeviceKey
+from onnx_layermerge.latency.backends._engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from onnx_layermerge.graph import Packed
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "BackendStatus",
+    "EngineOptions",
     "Reopen",
     "Runnable",
     "available_backends",
+    "gpu_clocks",
     "open_backend",
 ]
 
@@ -100,17 +103,33 @@ class BackendStatus:
     """The device and version when usable, else one sentence on why not."""
 
 
-def open_backend(name: str = "onnxruntime", device: str = "cpu", precision: str = "fp32") -> Backend:
+def open_backend(
+    name: str = "onnxruntime", device: str = "cpu", precision: str = "fp32", engines: EngineOptions | None = None
+) -> Backend:
     """Open a backend by the words of ``--backend``, ``--device`` (``cpu``, ``cuda:0``, ...) and ``--precision``.
+
+    ``engines`` is for the TensorRT backends; its defaults are fine with any.
 
     Raises:
         DeviceError: there is no such backend or device here, or its software cannot be used.
-        UsageError: there is no such precision, or the backend has it on no machine.
+        UsageError: there is no such precision, or the backend has it, or what ``engines`` asks for, on no machine.
     """
+    engines = engines or EngineOptions()
     if name in _TENSORRT:
         from onnx_layermerge.latency.backends.tensorrt import open_tensorrt
 
-        return open_tensorrt(name, device, precision)
+        return open_tensorrt(
+            name,
+            device,
+            precision,
+            engines.level,
+            timing_cache=engines.timing_cache,
+            save_engines=engines.save_engines,
+            shape_ranges=engines.ranges,
+            build_limit_s=engines.build_limit_s,
+        )
+    if name in (*_ON_GPU, "onnxruntime"):
+        engines.refuse_for(name)
     if name in _ON_GPU:
         from onnx_layermerge.latency.backends._onnxruntime_gpu import open_gpu
 
@@ -155,6 +174,23 @@ def available_backends() -> tuple[BackendStatus, ...]:
     except DeviceError as error:
         line = BackendStatus("onnxruntime", False, str(error))
     return (line, *(status_on_gpu(name) for name in _ON_GPU), *(status(name) for name in _TENSORRT))
+
+
+def gpu_clocks(device: str = "cuda:0") -> BackendStatus:
+    """What NVML tells of a GPU while blocks are timed there, or why it tells nothing; never raises."""
+    from onnx_layermerge.latency.backends._cuda import open_driver
+    from onnx_layermerge.latency.backends._nvml import nvml_status
+
+    bus = ""
+    try:
+        driver = open_driver(device)
+        try:
+            bus = driver.facts().bus
+        finally:
+            driver.close()
+    except DeviceError:
+        pass  # the lines of the backends say so
+    return BackendStatus("gpu clocks", *nvml_status(bus))
 
 
 def preset_input(shape: tuple[int, ...], dtype: npt.DTypeLike, seed: int) -> npt.NDArray[Any]:

@@ -5,7 +5,7 @@
    what the library says when it refuses becomes one sentence (``_errors``).
 3. The fused layers of an engine and their ONNX nodes are read from the build log or the inspector (``_report``).
 4. `open_tensorrt` opens the backend on a GPU (``_status``, which also says why it cannot); engines are replayed as CUDA
-   graphs and timed by events (``_engine``).
+   graphs (``_runnable``) and timed by events (``_engine``).
 
 TensorRT-RTX builds for named compute capabilities on a machine without a GPU; the others need the GPU that they build
 for.  No time of TensorRT-RTX says anything about TensorRT.
@@ -13,12 +13,14 @@ for.  No time of TensorRT-RTX says anything about TensorRT.
 
 from __future__ import annotations
 
-from onnx_layermerge.latency.backends.tensorrt._build import Built, Port, build
+from onnx_layermerge.latency.backends._engine_options import BUILD_LIMIT_S, Range
+from onnx_layermerge.latency.backends.tensorrt._build import Built, Port, build, check_options
 from onnx_layermerge.latency.backends.tensorrt._cast import PRECISIONS, cast
-from onnx_layermerge.latency.backends.tensorrt._engine import EngineRunnable, TensorRTBackend
+from onnx_layermerge.latency.backends.tensorrt._engine import TensorRTBackend
 from onnx_layermerge.latency.backends.tensorrt._library import NAMES, Library, load
-from onnx_layermerge.latency.backends.tensorrt._options import BUILD_LIMIT_S, BuildOptions, Range
+from onnx_layermerge.latency.backends.tensorrt._options import BuildOptions
 from onnx_layermerge.latency.backends.tensorrt._report import Layer, Tensor
+from onnx_layermerge.latency.backends.tensorrt._runnable import EngineRunnable
 from onnx_layermerge.latency.backends.tensorrt._status import (
     BlockBuilder,
     open_builder,
@@ -44,6 +46,7 @@ __all__ = [
     "Tensor",
     "build",
     "cast",
+    "check_options",
     "load",
     "open_builder",
     "open_tensorrt",

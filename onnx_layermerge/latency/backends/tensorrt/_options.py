@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from onnx_layermerge.errors import UsageError
+from onnx_layermerge.latency.backends._engine_options import BUILD_LIMIT_S, EngineOptions, Range
 from onnx_layermerge.latency.backends.tensorrt._cast import stored_type
 
-__all__ = ["BUILD_LIMIT_S", "BuildOptions", "Range"]
-
-BUILD_LIMIT_S = 600.0
-Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Least, usual and largest shape of a dynamic input."""
+__all__ = ["BuildOptions"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +47,13 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         stored_type(self.precision)
-        if self.level is not None and not 0 <= self.level <= 5:
-            raise UsageError(f"builder optimization level {self.level} is unknown; choose from 0 to 5.")
         if self.layout not in ("channels_last", "linear"):
             raise UsageError(f"engine layout {self.layout!r} is unknown; choose from channels_last, linear.")
-        if not 0 < self.limit_s < math.inf:
-            raise UsageError(f"a build limit of {self.limit_s:g} s makes no sense; give seconds above 0.")
-        for name, shapes in self.ranges.items():
-            _check_range(name, shapes)
+        self.engines()  # which checks the rest
+
+    def engines(self) -> EngineOptions:
+        """What of it a user says of engines, for any model and device."""
+        return EngineOptions(self.level, self.timing_cache_file, self.save_engines, self.limit_s, self.ranges)
 
     def words(self) -> str:
         """All of it but a timing cache's bytes, as JSON."""
@@ -73,10 +68,3 @@ class BuildOptions:
         values["capabilities"] = tuple(values["capabilities"])
         values["ranges"] = {name: tuple(map(tuple, shapes)) for name, shapes in values["ranges"].items()}
         return cls(**values)
-
-
-def _check_range(name: str, shapes: Range) -> None:
-    fits = len(shapes) == 3 and len({len(shape) for shape in shapes}) == 1
-    if not fits or any(not 0 < low <= usual <= high for low, usual, high in zip(*shapes, strict=True)):
-        words = ", ".join("x".join(map(str, shape)) for shape in shapes)
-        raise UsageError(f"the shapes {words} of {name!r} are no range; give the least, the usual and the largest one.")

@@ -10,12 +10,13 @@ from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.latency._device import DeviceKey
 from onnx_layermerge.latency.backends import BackendStatus, Reopen
 from onnx_layermerge.latency.backends._cuda import Driver, open_driver
+from onnx_layermerge.latency.backends._engine_options import BUILD_LIMIT_S, Range
 from onnx_layermerge.latency.backends.tensorrt._build import Built, build, check_options
 from onnx_layermerge.latency.backends.tensorrt._cast import cast
 from onnx_layermerge.latency.backends.tensorrt._engine import TensorRTBackend
 from onnx_layermerge.latency.backends.tensorrt._errors import make_log
 from onnx_layermerge.latency.backends.tensorrt._library import Library, load
-from onnx_layermerge.latency.backends.tensorrt._options import BUILD_LIMIT_S, BuildOptions, Range
+from onnx_layermerge.latency.backends.tensorrt._options import BuildOptions
 
 __all__ = ["BlockBuilder", "open_builder", "open_tensorrt", "reopen_tensorrt", "status", "validity"]
 
