@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnx_layermerge.data import Calibration
-from onnx_layermerge.errors import TargetError
+from onnx_layermerge.errors import ModelError, TargetError
 from onnx_layermerge.flow._loop import Loop, Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress
 from onnx_layermerge.flow._rank import rank, try_refit
@@ -98,7 +98,11 @@ def choose(
         for plan, built, loss in ranked:
             if not last and loss > TOLERATED * ranked[0][2]:
                 break
-            chosen = _finished(run, plan, built, loss, refitting, origin)
+            try:
+                chosen = _finished(run, plan, built, loss, refitting, origin)
+            except ModelError as error:  # its structure was fine; with these weights the backend refuses it
+                run.loop.refused, tried[plan.keys] = str(error), Rejected(plan.basis, 0.0, loss, plan.keys)
+                continue
             if chosen.speedup.low >= speedup:
                 others = [Rejected(p.basis, p.measured.ratio, d, p.keys) for p, _, d in ranked if p is not plan]
                 found = {**{other.blocks: other for other in others}, **tried}
@@ -114,10 +118,7 @@ def choose(
             f"plans were timed at up to {best:.2f}×, but none held {speedup:g}× when it was timed again as it would be "
             "written: run again on an idle machine, or ask for a little less."
         )
-    raise TargetError(
-        f"{speedup:g}× cannot be reached here; the best measured speed-up is {best:.2f}×: "
-        "ask for less, or allow more kinds of replacement."
-    )
+    raise run.loop.unreachable(speedup)
 
 
 def _finished(run: Run, plan: Plan, built: Built, loss: float, refitting: bool, origin: Mapping[str, str]) -> Chosen:

@@ -72,7 +72,7 @@ def in_place(
             structure(prepared, plan),
             prepared.bound,
             table=table,
-            cap_s=4.0,
+            cap_s=min(4.0, max(0.5, stop_s - now_s())),
             target_half_width=0.006,
         )
         return ratio

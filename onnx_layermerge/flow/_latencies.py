@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from time import monotonic as now_s
 
@@ -17,6 +18,7 @@ from onnx_layermerge.latency import Backend, LatencyTable, clock_of, fill, inter
 from onnx_layermerge.verify import structure_key
 
 __all__ = ["base_latency", "latencies", "latencies_of"]
+
 
 def base_latency(
     prepared: Prepared,
@@ -33,8 +35,8 @@ def base_latency(
     known = table.get_pair(backend.describe(), key, key)
     if known is None:
         data = runnable_form(prepared.network.model)
-        a, b = backend.build(data, prepared.bound), backend.build(data, prepared.bound)
-        try:
+        with ExitStack() as opened:
+            a, b = (opened.enter_context(closing(backend.build(data, prepared.bound))) for _ in range(2))
             known = interleave(
                 a,
                 b,
@@ -42,9 +44,6 @@ def base_latency(
                 cap_s=cap_s,
                 progress=lambda done, total, what: progress("base", done, total, what),
             )
-        finally:
-            a.close()
-            b.close()
         known = table.put_pair(backend.describe(), key, key, known)
     return known.a_s
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnx_layermerge.candidates import Candidate
-from onnx_layermerge.errors import TargetError
+from onnx_layermerge.errors import ModelError, TargetError
 from onnx_layermerge.flow._in_place import structure
 from onnx_layermerge.flow._prepare import Prepared, Progress, quiet
 from onnx_layermerge.flow._timed import Timed
@@ -22,6 +22,8 @@ from onnx_layermerge.verify import measured_speedup
 __all__ = ["Loop", "Plan"]
 
 ROUNDS = 10
+# Of a plan that cannot be timed: slower than anything, so that the loop asks for another.
+REFUSED = Ratio(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, "cap")
 # One in so many of the plans comes from the joint loss.
 IMPROVED = 3
 # A plan this much faster than asked gave away more than it had to.
@@ -50,6 +52,7 @@ class Loop:
     progress: Progress = quiet
     joint: Joint | None = None
     best: float = 1.0
+    refused: str = ""
     measured: dict[tuple[str, ...], Ratio] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,20 +61,31 @@ class Loop:
         self._original = network.model
 
     def time(self, keys: tuple[str, ...]) -> Ratio:
-        """Measured speed-up of the structure over the original."""
+        """Measured speed-up of the structure over the original; 0 for one that the backend refuses."""
         if keys not in self.measured:
             self.progress("plan", len(self.measured) + 1, 0, f"timing a plan of {len(keys)} blocks")
-            self.measured[keys], _ = measured_speedup(
-                self.backend,
-                self._original,
-                structure(self.prepared, [self._by_key[key] for key in keys]),
-                self.prepared.bound,
-                table=self.table,
-                cap_s=6.0,
-                target_half_width=0.008,
-            )
+            try:
+                self.measured[keys], _ = measured_speedup(
+                    self.backend,
+                    self._original,
+                    structure(self.prepared, [self._by_key[key] for key in keys]),
+                    self.prepared.bound,
+                    table=self.table,
+                    cap_s=6.0,
+                    target_half_width=0.008,
+                )
+            except ModelError as error:
+                self.refused, self.measured[keys] = str(error), REFUSED
             self.best = max(self.best, self.measured[keys].low)
         return self.measured[keys]
+
+    def unreachable(self, speedup: float) -> TargetError:
+        """What to say when no plan met ``speedup``."""
+        why = f" (some plans were refused: {self.refused.rstrip('.')})" if self.refused else ""
+        return TargetError(
+            f"{speedup:g}× cannot be reached here; the best measured speed-up is {self.best:.2f}×{why}: "
+            "ask for less, or allow more kinds of replacement."
+        )
 
     def predicted(self, keys: Sequence[str]) -> float:
         """Speed-up by the table alone."""
@@ -128,10 +142,7 @@ class Loop:
                 found.setdefault(plan.keys, plan)
                 asked[basis] = saving
         if not found:
-            raise TargetError(
-                f"{speedup:g}× cannot be reached here; the best measured speed-up is {self.best:.2f}×: "
-                "ask for less, or allow more kinds of replacement."
-            )
+            raise self.unreachable(speedup)
         improved = count // IMPROVED if self.joint is not None else 0
         share = -(-2 * count // max(len(asked), 1))
         for basis, saving in asked.items():
@@ -159,7 +170,8 @@ class Loop:
         if self.joint is None:
             return
         joint, seen = self.joint, {plan.keys for plan in plans}
-        for plan in sorted(plans, key=lambda plan: joint.loss(plan.keys)):
+        known = [plan for plan in plans if set(plan.keys) <= set(joint.index)]
+        for plan in sorted(known, key=lambda plan: joint.loss(plan.keys)):
             keys = improve(plan.keys, bases[plan.basis], joint, asked[plan.basis])
             if keys in seen:
                 continue

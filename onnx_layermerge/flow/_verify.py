@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from onnx_layermerge.data import ImageOptions
+from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.flow._data import open_data
 from onnx_layermerge.flow._prepare import Prepared, Progress, bind_usual, data_batch, quiet
 from onnx_layermerge.graph import (
     Network,
+    Packed,
     check_target,
     load_runnable,
     network_of,
-    to_bytes,
+    runnable_form,
+    write,
     write_bytes,
 )
 from onnx_layermerge.latency import EngineOptions, open_backend
@@ -52,12 +54,15 @@ def verify(
     Args:
         precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, which both models are cast to when they are built.
         save_onnx: folder for both models in these types, as ``original.<precision>.onnx`` and
-            ``compressed.<precision>.onnx``.
+            ``compressed.<precision>.onnx``, written when all else is done.  Above 1.5 GiB of weights these lie in
+            a file beside the model, and only ``fp32`` and ``tf32`` can be saved.
         engines: how the TensorRT backends build; with ranges of shapes the usual ones are timed.
 
     Raises:
         UsageError: the gate bounds what only ``calib`` can show, and there is none.
-        ModelError: one of the files cannot be used, or their interfaces differ.
+        ModelError: one of the files cannot be used, or their interfaces differ, or it is too large to be cast.
+        DataError: ``calib`` does not fit the models.
+        OutputError: ``save_onnx`` cannot be written, or a file there is one of the inputs or holds its weights.
     """
     gate = gate or Gate()
     if calib is None:
@@ -67,35 +72,70 @@ def verify(
     first, second = network_of(load_runnable(original)), network_of(load_runnable(compressed))
     if first.inputs != second.inputs or first.outputs != second.outputs:
         raise ModelError(f"{compressed} has other inputs or outputs than {original}; these two cannot be compared.")
-    saved = _targets(save_onnx, precision)
+    given = Path(original), Path(compressed)
+    saved = _targets(save_onnx, precision, given)
+    if save_onnx is not None and precision in CAST:
+        for network, path in zip((first, second), given, strict=True):
+            _check_castable(network, path, precision)
     opened = open_backend(backend, device, precision, engines)
     bound = bind_usual(first.inputs, shapes, batch, engines)
+    # Before the timing, so that nobody waits for it to read that the data do not fit.
+    compared = None if calib is None else _opened(first, bound, calib, images or ImageOptions(), samples, seed)
     progress("verify", 0, 2, "timing both models in turn")
     ratio, _ = measured_speedup(
         opened, first.model, second.model, bound, sessions=3, cap_s=30.0, target_half_width=0.005, seed=seed
     )
+    found = None
+    if compared is not None:
+        progress("verify", 1, 2, "comparing outputs")
+        found = quality(outputs_of(first.model, *compared), second.model, *compared)
+    unwritten = precision in CAST and save_onnx is None
+    files = saved if unwritten or save_onnx is not None else given
+    timed = timing(ratio, opened.describe(), first, bound, files, unwritten, device, engines)
+    verdict = judge(gate, ratio, found, timed)
     if save_onnx is not None:
         _save((first, second), saved, precision)
-    found = None
-    if calib is not None:
-        progress("verify", 1, 2, "comparing outputs")
-        prepared = Prepared(first, bound, {}, data_batch(first), (), ())
-        data = open_data(prepared, calib, images or ImageOptions(), samples, seed)
-        found = quality(outputs_of(first.model, data, prepared.batch), second.model, data, prepared.batch)
     progress("verify", 2, 2, f"{ratio.ratio:.3f}×")
-    unwritten = precision in CAST and save_onnx is None
-    files = saved if unwritten or save_onnx is not None else (Path(original), Path(compressed))
-    return judge(gate, ratio, found, timing(ratio, opened.describe(), first, bound, files, unwritten, device, engines))
+    return verdict
 
 
-def _targets(folder: str | Path | None, precision: str) -> tuple[Path, Path]:
-    """Where the models go in their cast form; without a folder only their names."""
+def _opened(
+    network: Network, bound: Mapping[str, tuple[int, ...]], calib: object, images: ImageOptions, samples: int, seed: int
+) -> tuple[Calibration, int]:
+    """The data and the samples to run at once; raises DataError where they do not fill even one batch."""
+    prepared = Prepared(network, bound, {}, data_batch(network), (), ())
+    data = open_data(prepared, calib, images, samples, seed)
+    next(data.batches(prepared.batch), None)
+    return data, prepared.batch
+
+
+def _targets(folder: str | Path | None, precision: str, inputs: tuple[Path, Path]) -> tuple[Path, Path]:
+    """Where the models go in their cast form, over neither input; without a folder only their names."""
     names = f"original.{precision}.onnx", f"compressed.{precision}.onnx"
     if folder is None:
         return Path(names[0]), Path(names[1])
-    return check_target(Path(folder) / names[0]), check_target(Path(folder) / names[1])
+    for name in names:
+        for path in inputs:
+            check_target(Path(folder) / name, not_over=path)
+    return Path(folder) / names[0], Path(folder) / names[1]
+
+
+def _check_castable(network: Network, path: Path, precision: str) -> None:
+    held = runnable_form(network.model)
+    if isinstance(held, Packed):
+        raise ModelError(
+            f"{path} has {held.total_bytes / 2**30:.1f} GiB of weights, too many to be cast to {precision} in one piece; "
+            "save it with --precision fp32 or tf32."
+        )
 
 
 def _save(networks: tuple[Network, Network], targets: tuple[Path, Path], precision: str) -> None:
-    for network, target in zip(networks, targets, strict=True):
-        write_bytes(target, cast(to_bytes(network.model), precision))
+    """Write what was timed; a model that no single message can hold as model and weights."""
+    forms = [runnable_form(network.model) for network in networks]
+    # All are cast before one is written: a model that cannot be cast leaves no file of the other.
+    datas = [None if isinstance(form, Packed) else cast(form, precision) for form in forms]
+    for network, data, target in zip(networks, datas, targets, strict=True):
+        if data is None:
+            write(network.model, target)
+        else:
+            write_bytes(target, data)

@@ -37,7 +37,7 @@ LEAST_BETTER = 0.95
 class Score:
     """What replacing one block alone does: divergence on validation samples, and how its fit went (None: no fit).
 
-    ``move`` is the way the outputs went, as `direction` sketches it; None where they are not finite.
+    ``move`` is the way the outputs went, as `direction` sketches it; None where that is not finite.
     """
 
     divergence: Divergence
@@ -170,11 +170,18 @@ def _judge(
                 fit.error if fit else None,
                 fit.alpha if fit else None,
                 fit.rows_per_unknown if fit else None,
-                direction(wanted, joined) if np.isfinite(found.kl) else None,
+                _move(wanted, joined) if np.isfinite(found.kl) else None,
             )
         done += len(members)
     progress(total, total, "scored")
     return scores
+
+
+def _move(wanted: dict[str, np.ndarray], joined: dict[str, np.ndarray]) -> np.ndarray | None:
+    """The direction; None where finite outputs lie so far apart that it is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = direction(wanted, joined)
+    return found if np.isfinite(found).all() else None
 
 
 def collect(

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import onnx
 import onnx_ir as ir
 
-from onnx_layermerge.graph import runnable_form, to_bytes
-from onnx_layermerge.latency import Backend, LatencyTable, Ratio, clock_of, interleave
+from onnx_layermerge.errors import ModelError
+from onnx_layermerge.graph import Packed, runnable_form, to_bytes
+from onnx_layermerge.latency import Backend, Failure, LatencyTable, Ratio, Runnable, clock_of, interleave
 from onnx_layermerge.latency.blocks import structure_of
 
 __all__ = ["measured_speedup", "structure_key"]
@@ -48,6 +49,9 @@ def measured_speedup(
 
     The table knows models by structure, or with ``exact`` by content, weights included.  With several ``sessions``, the
     models are built anew for each, and the session whose ratio is the median speaks for all.
+
+    Raises:
+        ModelError: the backend refuses one of the models; a refused structure of ``compressed`` is remembered.
     """
     key_of = content_key if exact else structure_key
     datas = [each if isinstance(each, bytes) else to_bytes(each) for each in (original, compressed)]
@@ -56,13 +60,16 @@ def measured_speedup(
         known = table.get_pair(backend.describe(), *keys)
         if known is not None:
             return known, False
+        refused = table.get(backend.describe(), keys[1])
+        if refused is not None and isinstance(refused.value, Failure):
+            raise ModelError(refused.value.reason)
     first, second = (each if isinstance(each, bytes) else runnable_form(each) for each in (original, compressed))
     found = []
     for session in range(sessions):
         # What differs between two sessions of one model (where its memory came to lie) is not seen within one.
         a = backend.build(first, shapes)
         try:
-            b = backend.build(second, shapes)
+            b = _built(backend, second, shapes, None if exact else table, keys[1])
             try:
                 found.append(
                     interleave(
@@ -83,3 +90,15 @@ def measured_speedup(
     if table is not None:
         ratio = table.put_pair(backend.describe(), *keys, ratio)  # as every later run reads it
     return ratio, True
+
+
+def _built(
+    backend: Backend, model: bytes | Packed, shapes: Shapes, table: LatencyTable | None, key: str
+) -> Runnable:
+    """The runnable; a refusal is recorded first, so that no later run tries again."""
+    try:
+        return backend.build(model, shapes)
+    except ModelError as error:
+        if table is not None:
+            table.put(backend.describe(), key, "whole model", Failure(str(error)))
+        raise

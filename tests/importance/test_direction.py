@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_layermerge.importance import direction, divergence
+from onnx_layermerge.importance import _score, direction, divergence
 
 
 def outputs(seed: int, size: float, *, base: np.ndarray, name: str = "scores") -> dict[str, np.ndarray]:
@@ -53,3 +53,11 @@ def test_inner_products_tell_moves_that_add_up_from_moves_that_cancel() -> None:
 def test_integers_move_nothing() -> None:
     wanted = {"label": np.arange(8)}
     assert not direction(wanted, {"label": np.arange(8)[::-1]}).any()
+
+
+def test_a_move_too_large_to_be_told_is_left_out() -> None:
+    base = np.array([[[1e-30]], [[-1e-30]]])
+    far = {"y": np.full_like(base, 1e37)}
+    assert np.isfinite(divergence({"y": base}, far).kl)
+    assert _score._move({"y": base}, far) is None
+    assert _score._move({"y": base}, {"y": 2 * base}) is not None
