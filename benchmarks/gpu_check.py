@@ -13,18 +13,19 @@ Parts, in this order (all of them unless --only says which):
 
 Each part fits into nine minutes for one --backend, ``flow`` for one --model besides; what does not is said to be left.
 Parts that were run before stay in the record, gpu_check.json, beside which lie all samples (gpu_check.samples.json.gz)
-and the tables (gpu_check.md).
+and the tables (gpu_check.md).  A record is of one GPU and driver: on another one a new record is begun, and the old
+files stay as gpu_check.old.*.
 
-Exit code 0: all bounds kept; 1: one missed, or a step failed; 5: there is no GPU.  ``--device cpu`` runs repeat and
-additivity with onnxruntime on the CPU, into gpu_check_cpu.*: a check of this script, and no figure of any GPU.
+Exit code 0: this run kept all bounds; 1: it missed one, a step failed, or a part had nothing to run on; 5: there is no
+such GPU.  What other runs left in the record is not judged again.  ``--device cpu`` runs repeat and additivity, and
+flow where --only names it, with onnxruntime on the CPU, into gpu_check_cpu.*: a check of this script, and no figure of
+any GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import datetime
-import gzip
 import json
 import platform
 import sys
@@ -36,15 +37,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
-from gpu_steps import judge  # noqa: E402
-from gpu_steps.flow import MODELS, contract_tests, run, whole_flow  # noqa: E402
-from gpu_steps.page import render  # noqa: E402
+from gpu_steps import PRECISIONS, judge  # noqa: E402
+from gpu_steps.flow import MODELS, contract_tests, label, model_path, run, whole_flow  # noqa: E402
+from gpu_steps.record import Record  # noqa: E402
 
 PARTS = ("backends", "drivers", "repeat", "additivity", "flow")
-ON_CPU = ("repeat", "additivity")
+ON_CPU = ("repeat", "additivity", "flow")
 PART_S = 540.0
 LEAST_S = 10.0
 NO_GPU = 5
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR, cuda.h
 Row = dict[str, Any]
 
 
@@ -53,9 +55,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=PARTS)
     parser.add_argument("--device", default="cuda:0", help="cuda:0, or cpu to check this script")
     parser.add_argument("--backend", action="append", help="those that open here, if none is named")
-    parser.add_argument("--precision", help="fp16 on a GPU, fp32 on the CPU, if none is named")
-    parser.add_argument("--model", action="append", choices=tuple(MODELS))
-    parser.add_argument("--shapes", type=int, default=20, help="block shapes to time")
+    parser.add_argument("--precision", choices=PRECISIONS, help="fp16 on a GPU, fp32 on the CPU, if none is named")
+    parser.add_argument("--model", action="append", type=model, help=f"{', '.join(MODELS)}, or an .onnx file")
+    parser.add_argument("--shapes", type=int, choices=range(1, 21), default=20, metavar="1..20", help="to time")
     parser.add_argument("--seconds", type=float, default=PART_S, help="wall seconds for each part")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "records")
     parser.add_argument("--job", help=argparse.SUPPRESS)
@@ -67,12 +69,20 @@ def main() -> int:
     if not on_cpu and not gpus():
         print("No NVIDIA GPU is visible here (libcuda.so.1 finds none); --device cpu checks the harness without one.")
         return NO_GPU
-    parts = words.only or (ON_CPU if on_cpu else PARTS)
+    device = platform.processor() or platform.machine() if on_cpu else card(words.device)
+    if not device:
+        print(f"The driver tells nothing of {words.device}; name a GPU that it shows, cuda:0 to cuda:{gpus() - 1}.")
+        return NO_GPU
+    parts = words.only or (ON_CPU[:2] if on_cpu else PARTS)
     if on_cpu and set(parts) - set(ON_CPU):
-        parser.error(f"--device cpu runs {' and '.join(ON_CPU)} only")
+        parser.error(f"--device cpu runs {', '.join(ON_CPU)} only")
+    if on_cpu and (words.precision not in (None, "fp32") or set(words.backend or ()) - {"onnxruntime"}):
+        parser.error("--device cpu runs onnxruntime in fp32 only")
     words.precision = words.precision or ("fp32" if on_cpu else "fp16")
-    record = Record(words.out, on_cpu)
-    for part in parts:
+    record = Record(words.out, on_cpu, device)
+    if record.old:
+        print(f"This is {device}; the record of {record.old[0]} stays as {record.old[1]}.")
+    for part in dict.fromkeys(parts):
         Part(part, words, record).run()
     missed = [f"{part} {name}: {text}" for part, name, text in record.missed(parts)]
     for text in missed:
@@ -81,16 +91,50 @@ def main() -> int:
     return int(bool(missed))
 
 
-def gpus() -> int:
-    """GPUs that the driver shows to this process; needs no Python package."""
+def model(text: str) -> str:
+    """A model to run the flow of, by its name here or its file."""
+    if text not in MODELS and not model_path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is neither a file nor one of {', '.join(MODELS)}")
+    return text
+
+
+def driver_library() -> Any:
+    """The driver's own library, started; None where there is none, or no GPU that it can use."""
     try:
         library = ctypes.CDLL("libcuda.so.1" if sys.platform != "win32" else "nvcuda.dll")
     except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count)):
+        return None
+    return None if library.cuInit(0) else library
+
+
+def gpus() -> int:
+    """GPUs that the driver shows to this process; needs no Python package."""
+    library, count = driver_library(), ctypes.c_int(0)
+    if library is None or library.cuDeviceGetCount(ctypes.byref(count)):
         return 0
     return count.value
+
+
+def card(device: str) -> str:
+    """Name, compute capability and driver of ``cuda:N``, as its record carries them; "" where there is no such GPU.
+
+    Like `gpus` it asks the driver alone, so that a record cannot be taken for another GPU's where no adapter works.
+    """
+    ordinal, library = device.removeprefix("cuda:"), driver_library()
+    if library is None or not ordinal.isdecimal():
+        return ""
+    handle, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+    major, minor, version = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
+    if (
+        library.cuDeviceGet(ctypes.byref(handle), int(ordinal))
+        or library.cuDeviceGetName(name, len(name), handle)
+        or library.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, handle)
+        or library.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, handle)
+        or library.cuDriverGetVersion(ctypes.byref(version))
+    ):
+        return ""
+    cuda = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+    return f"{name.value.decode(errors='replace')}, compute capability {major.value}.{minor.value}, {cuda}"
 
 
 def answer(words: Row, path: Path) -> int:
@@ -115,13 +159,22 @@ class Part:
         elif self.name == "drivers":
             with tempfile.TemporaryDirectory() as folder:
                 self.record.put(self.name, "", judge.drivers(contract_tests(Path(folder), self.left_s())), {})
-        elif self.name == "flow":
-            self.flow()
         else:
-            for backend in self.usable():
-                print(f"  {backend}, {self.words.precision}", flush=True)
-                found, samples = self.repeat(backend) if self.name == "repeat" else self.additivity(backend)
-                self.record.put(self.name, f"{backend}, {self.words.precision}", found, samples)
+            usable, nothing = self.usable(), f"any backend, {self.words.precision}"
+            self.record.drop(self.name, nothing)
+            if not usable:
+                reason = f"did not run: no backend opens here in {self.words.precision}"
+                self.record.put(self.name, nothing, failed(reason), {})
+            elif self.name == "flow":
+                self.flow(usable)
+            else:
+                self.timings(usable)
+
+    def timings(self, usable: list[str]) -> None:
+        for backend in usable:
+            print(f"  {backend}, {self.words.precision}", flush=True)
+            found, samples = self.repeat(backend) if self.name == "repeat" else self.additivity(backend)
+            self.record.put(self.name, f"{backend}, {self.words.precision}", found, samples)
 
     def backends(self) -> Row:
         found = self.job("backends")
@@ -147,19 +200,21 @@ class Part:
 
         found = self.job("additivity", backend=backend, shapes=min(self.words.shapes, 6))
         if "failure" in found:
-            return failed(found["failure"]) | {"ways": []}, {}
+            return failed(found["failure"]), {}
         samples = found.pop("samples")
         return {**found, **judge.additivity(found["rows"], CHAIN)}, samples
 
-    def flow(self) -> None:
-        folder = self.words.out / "gpu_check_flow"
+    def flow(self, usable: list[str]) -> None:
+        folder, words = self.words.out / "gpu_check_flow", self.words
         folder.mkdir(parents=True, exist_ok=True)
-        for model in self.words.model or MODELS:
-            for backend in self.usable():
-                print(f"  {model}, {backend}, {self.words.precision}", flush=True)
-                words = self.words
-                steps = whole_flow(model, backend, words.device, words.precision, folder, self.left_s())
-                self.record.put("flow", f"{model}, {backend}, {words.precision}", judge.flow(steps), {})
+        every = [(name, backend) for name in words.model or MODELS for backend in usable]
+        for at, (name, backend) in enumerate(every):
+            title = f"{label(name)}, {backend}, {words.precision}"
+            print(f"  {title}", flush=True)
+            # Where there is time for all, each has the same share; else the first ones have what they need.
+            share_s = min(self.left_s(), max(PART_S, self.left_s() / (len(every) - at)))
+            steps = whole_flow(name, backend, words.device, words.precision, folder, share_s)
+            self.record.put("flow", title, judge.flow(steps), {})
 
     def usable(self) -> list[str]:
         """Backends that open here in this precision, from the record where the part ``backends`` was run before."""
@@ -167,7 +222,9 @@ class Part:
             return ["onnxruntime"]
         if self.words.backend:
             return list(self.words.backend)
-        known = self.record.parts.get("backends", {}).get("") or self.backends()
+        known = self.record.parts.get("backends", {}).get("")
+        if not known or not known["opens"]:
+            known = self.backends()
         return [name for name, reasons in known["opens"].items() if reasons.get(self.words.precision) == ""]
 
     def left_s(self) -> float:
@@ -191,50 +248,8 @@ class Part:
 
 def failed(reason: str) -> Row:
     """A part that came to nothing."""
-    return {"rows": [], "missed": [reason], "ok": False, "key": "", "clocks": [], "clocks_missing": "", "warnings": []}
-
-
-class Record:
-    """What is known of this device so far: a JSON file, its tables, and all samples."""
-
-    def __init__(self, folder: Path, on_cpu: bool) -> None:
-        name = "gpu_check_cpu" if on_cpu else "gpu_check"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path, self._page = folder / f"{name}.json", folder / f"{name}.md"
-        self._samples_path = folder / f"{name}.samples.json.gz"
-        self._title = "Timing harness on the CPU (onnxruntime): nothing here ran on a GPU" if on_cpu else "GPU check"
-        self.parts: dict[str, dict[str, Row]] = {}
-        self._samples: Row = {}
-        self._device = platform.processor() or platform.machine() if on_cpu else ""
-        if self.path.exists():
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-            self.parts, self._device = known["parts"], known["device"]
-            if self._samples_path.exists():
-                self._samples = json.loads(gzip.decompress(self._samples_path.read_bytes()))
-
-    def put(self, part: str, name: str, found: Row, samples: Row) -> None:
-        """Write all again, so that a crash loses one step at most."""
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        self.parts.setdefault(part, {})[name] = {**found, "date": now}
-        if samples:
-            self._samples[f"{part}: {name}"] = samples
-        device = found.get("device", {})
-        if part == "backends" and "name" in device:
-            self._device = f"{device['name']}, compute capability {device['capability']}, {device['driver']}"
-        record = {"title": self._title, "date": now, "device": self._device, "parts": self.parts}
-        self.path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        self._page.write_text(render(record), encoding="utf-8")
-        data = json.dumps(self._samples).encode()
-        self._samples_path.write_bytes(gzip.compress(data, mtime=0))
-
-    def missed(self, parts: Any) -> list[tuple[str, str, str]]:
-        """Of the parts that were run: part, backend, what missed a bound."""
-        return [
-            (part, name, text)
-            for part in parts
-            for name, found in self.parts.get(part, {"": {"missed": ["did not run on any backend"]}}).items()
-            for text in found["missed"]
-        ]
+    about: Row = {"key": "", "clocks": [], "clocks_missing": "", "warnings": []}
+    return {**about, "rows": [], "ways": [], "steps": [], "missed": [reason], "ok": False}
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gpu_steps import PRECISIONS
 from gpu_steps.shapes import CHAIN, SHAPES, Shape, chain_spec, chainable
 from onnx_layermerge.errors import DeviceError, ModelError, OlmError
 from onnx_layermerge.latency import (
@@ -31,7 +33,6 @@ _PACKAGES = (
     *("onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "numpy", "cuda-python", "cuda-bindings", "pycuda"),
     *("nvidia-ml-py", "tensorrt", "tensorrt-cu13", "tensorrt-rtx-cu13-bindings", "torch"),
 )
-_PRECISIONS = ("fp32", "tf32", "fp16")
 _CAP_S = 4.0
 _RUNS = 200
 
@@ -41,7 +42,7 @@ def backends(words: Answer) -> Answer:
     lines = available_backends()
     opens: dict[str, dict[str, str]] = {}
     for line in lines:
-        for precision in _PRECISIONS if line.name != "onnxruntime" else ():
+        for precision in PRECISIONS if line.name != "onnxruntime" else ():
             opens.setdefault(line.name, {})[precision] = _opened(line.name, words["device"], precision)
     return {
         "lines": [dataclasses.asdict(line) for line in lines],
@@ -81,7 +82,11 @@ JOBS = {"backends": backends, "repeat": repeat, "additivity": additivity}
 
 def _timed(words: Answer, specs: Sequence[BlockSpec]) -> Answer:
     """Costs by the product's own protocol, what was not steady meanwhile, and every slope."""
-    backend = _open(words)
+    with _open(words) as backend:
+        return _slopes(words, specs, backend)
+
+
+def _slopes(words: Answer, specs: Sequence[BlockSpec], backend: Backend) -> Answer:
     samples: dict[str, list[float]] = {}
     warnings: list[str] = []
     watch = backend.watch() if hasattr(backend, "watch") else None
@@ -112,7 +117,12 @@ def _timed(words: Answer, specs: Sequence[BlockSpec]) -> Answer:
 
 def _ways(words: Answer, shapes: Sequence[Shape]) -> tuple[list[Answer], dict[str, list[float]]]:
     """Median seconds of single runs: the graph replayed, the engine enqueued anew, and both caches' states."""
-    backend, rows, raw = _open(words), [], {}
+    with _open(words) as backend:
+        return _single_runs(backend, shapes)
+
+
+def _single_runs(backend: Backend, shapes: Sequence[Shape]) -> tuple[list[Answer], dict[str, list[float]]]:
+    rows, raw = [], {}
     for shape in shapes:
         spec = chain_spec(shape, CHAIN)
         try:
@@ -138,8 +148,13 @@ def _ways(words: Answer, shapes: Sequence[Shape]) -> tuple[list[Answer], dict[st
     return rows, raw
 
 
-def _open(words: Answer) -> Backend:
-    return open_backend(words["backend"], words["device"], words["precision"])
+@contextlib.contextmanager
+def _open(words: Answer) -> Iterator[Backend]:
+    backend = open_backend(words["backend"], words["device"], words["precision"])
+    try:
+        yield backend
+    finally:
+        getattr(backend, "close", lambda: None)()
 
 
 def _opened(name: str, device: str, precision: str) -> str:

@@ -75,10 +75,16 @@ def _additivity(found: Row) -> list[str]:
 
 def _flow(found: Row) -> list[str]:
     rows = [
-        (step["step"], "limit" if step["code"] is None else step["code"], f"{step['seconds']:.0f}", step["said"])
+        (step["step"], _ended(step), f"{step['seconds']:.0f}", step["said"])
         for step in found["steps"]
     ]
     return _table(("step", "exit code", "s", "said"), rows)
+
+
+def _ended(step: Row) -> str:
+    if step["code"] is None:
+        return "limit" if step["seconds"] else "not begun"
+    return str(step["code"])
 
 
 def _about(found: Row) -> list[str]:

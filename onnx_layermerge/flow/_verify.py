@@ -124,7 +124,7 @@ def _check_castable(network: Network, path: Path, precision: str) -> None:
     held = runnable_form(network.model)
     if isinstance(held, Packed):
         raise ModelError(
-            f"{path} has {held.total_bytes / 2**30:.1f} GiB of weights, too many to be cast to {precision} in one piece; "
+            f"{path} has {held.total_bytes / 2**30:.1f} GiB of weights, too many to be cast to {precision}; "
             "save it with --precision fp32 or tf32."
         )
 

@@ -48,7 +48,8 @@ def test_a_repeated_timing(first: Any, second: Any, missed: list[str], steps: An
 
 def test_nothing_timed_keeps_no_bound(steps: Any) -> None:
     judge = steps("gpu_steps.judge")
-    assert not judge.repeat([], [])["ok"] and not judge.additivity([], 8)["ok"] and not judge.flow([])["ok"]
+    for found in (judge.repeat([], []), judge.additivity([], 8), judge.flow([])):
+        assert not found["ok"] and found["missed"]
     assert not judge.backends({"a": {"fp32": "no driver"}})["ok"] and judge.backends({"a": {"fp32": ""}})["ok"]
 
 
@@ -87,12 +88,12 @@ def test_a_chain_is_its_blocks_in_series_with_weights_of_their_own(steps: Any) -
 
 def test_the_record_keeps_what_was_run_before(tmp_path: Path, steps: Any) -> None:
     script = steps("gpu_check")
-    first = script.Record(tmp_path, on_cpu=False)
+    first = script.Record(tmp_path, False, "a GPU")
     look = {"sm_mhz": 1980, "memory_mhz": 2619, "temperature_c": 40, "power_w": 100.5, "reasons": ["power cap"]}
     about = {"key": "k", "clocks": [look, look], "clocks_missing": "", "warnings": ["The clock moved."]}
     judged = script.judge.repeat([timed("b | c", 1e-5)], [timed("b | c", 1.1e-5)])
     first.put("repeat", "tensorrt, fp16", {**about, **judged}, {"b | c": [1.0, 2.0]})
-    second = script.Record(tmp_path, on_cpu=False)
+    second = script.Record(tmp_path, False, "a GPU")
     step = {"step": "profile", "code": None, "seconds": 3, "said": "ended"}
     second.put("flow", "m, b, fp16", script.judge.flow([step]), {})
     page = (tmp_path / "gpu_check.md").read_text(encoding="utf-8")
@@ -100,8 +101,8 @@ def test_the_record_keeps_what_was_run_before(tmp_path: Path, steps: Any) -> Non
     assert "- warning: The clock moved." in page and "| profile | limit | 3 | ended |" in page
     samples = json.loads(gzip.decompress((tmp_path / "gpu_check.samples.json.gz").read_bytes()))
     assert samples == {"repeat: tensorrt, fp16": {"b | c": [1.0, 2.0]}}
-    assert [part for part, _, _ in second.missed(("repeat", "flow"))] == ["repeat", "flow"]
-    assert second.missed(("additivity",)) == [("additivity", "", "did not run on any backend")]
+    assert second.missed(("flow",)) == [("flow", "m, b, fp16", "profile: ended")]
+    assert second.missed(("additivity",))[1:] == [("additivity", "", "did not run on any backend")]
 
 
 def test_commands_have_a_limit_and_last_words(steps: Any) -> None:
@@ -119,8 +120,10 @@ def test_the_whole_flow_goes_on_after_a_step_that_fails(
     def run(command: list[str], limit_s: float) -> tuple[int | None, str, str]:
         seen.append(command)
         step = command[command.index("olm") + 1]
+        if step == "profile":
+            return 3, "", f"error: {tmp_path}/m.onnx: no block was timed."
         if step == "compress":
-            return 4, "", f"error: {tmp_path}/m.onnx: the best is 1.2×."
+            Path(command[command.index("compress") + 2]).write_bytes(b"new")
         return 0, json.dumps({"base_ms": {f"{flow.ROOT}/models/m.onnx": 1.5}, "rows": [1, 2]}), ""
 
     monkeypatch.setattr(flow, "run", run)
@@ -128,13 +131,14 @@ def test_the_whole_flow_goes_on_after_a_step_that_fails(
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, 8, 8])
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [value], [value])), tmp_path / "in.onnx")
     found = flow.whole_flow("m", "tensorrt", "cuda:0", "fp16", tmp_path, 500.0)
-    assert [(step["step"], step["code"]) for step in found] == [("profile", 0), ("compress", 4), ("verify", 0)]
-    assert found[0]["found"] == {"base_ms": {"models/m.onnx": 1.5}}
-    assert found[1]["said"] == "error: m.onnx: the best is 1.2×."
-    assert np.load(tmp_path / "m-random.npz")["x"].shape == (32, 3, 8, 8)
+    assert [(step["step"], step["code"]) for step in found] == [("profile", 3), ("compress", 0), ("verify", 0)]
+    assert found[1]["found"] == {"base_ms": {"models/m.onnx": 1.5}}
+    assert found[0]["said"] == "error: m.onnx: no block was timed."
+    assert np.load(tmp_path / "m-random.npz")["x"].shape == (flow.SAMPLES, 3, 8, 8)
     assert all(command[command.index("--precision") + 1] == "fp16" for command in seen)
     short = flow.whole_flow("m", "tensorrt", "cuda:0", "fp16", tmp_path, 10.0)
-    assert len(seen) == 3 and {step["said"] for step in short} == {"not begun: the time was used up"}
+    late, none = "not begun: the time was used up", "not begun: no model"
+    assert len(seen) == 3 and [step["said"] for step in short] == [late, late, none]
     (absent,) = flow.whole_flow("absent", "tensorrt", "cuda:0", "fp16", tmp_path, 500.0)
     assert absent["code"] is None and absent["said"].startswith("absent.onnx is not there")
 

@@ -61,9 +61,8 @@ def test_the_job_goes_on_with_plans_that_are_not_refused(
     machine: Machine, asked: list[int], tmp_path: Path
 ) -> None:
     _, path = jobs.save(wide_net, tmp_path)
-    report = compress(
-        path, tmp_path / "o.onnx", speedup=1.1, calib=samples(tmp_path / "c.npz"), profile=tmp_path / "t.sqlite", rivals=4
-    )
+    data, table = samples(tmp_path / "c.npz"), tmp_path / "t.sqlite"
+    report = compress(path, tmp_path / "o.onnx", speedup=1.1, calib=data, profile=table, rivals=4)
     assert asked and report.speedup.low >= 1.1
     written = onnx.load(tmp_path / "o.onnx")
     assert sum(node.op_type == "Conv" for node in written.graph.node) >= 9
@@ -79,5 +78,6 @@ def test_when_all_are_refused_the_error_says_why(
 
     monkeypatch.setattr("onnx_layermerge.flow._loop.measured_speedup", refuse)
     with pytest.raises(TargetError, match=r"some plans were refused: the engine computes something else\)"):
-        compress(path, tmp_path / "o.onnx", speedup=1.1, calib=samples(tmp_path / "c.npz"), profile=tmp_path / "t.sqlite")
+        data, table = samples(tmp_path / "c.npz"), tmp_path / "t.sqlite"
+        compress(path, tmp_path / "o.onnx", speedup=1.1, calib=data, profile=table)
     assert not (tmp_path / "o.onnx").exists()

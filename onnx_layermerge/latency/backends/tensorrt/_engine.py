@@ -99,8 +99,10 @@ class TensorRTBackend:
         return self._options.limit_s
 
     def watch(self) -> EngineWatch:
-        """Begin to look at the GPU's clocks, what slows them, and who else uses it."""
-        return EngineWatch(self._facts.bus, self._meter)
+        """Begin to look at the GPU's clocks, what slows them, and who else uses it; ends with the backend at last."""
+        watch = EngineWatch(self._facts.bus, self._meter)
+        self._undo.callback(watch.close)
+        return watch
 
     def build(self, model: bytes | Packed, shapes: Shapes) -> EngineRunnable:
         """Cast to the backend's precision, build, load, and compare with onnxruntime.

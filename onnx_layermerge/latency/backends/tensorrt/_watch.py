@@ -14,7 +14,8 @@ _MOST_BOUND = 0.1
 class EngineWatch(Watch):
     """Looks at the GPU while engines are timed; ``missing`` is the sentence on why clocks are not read, or empty.
 
-    Beside what `Watch` warns of: that many runs were bound by launches.
+    Beside what `Watch` warns of: that many runs were bound by launches.  It holds NVML until it is closed; after that
+    it looks at nothing more, and what it saw stays.
     """
 
     def __init__(self, bus: str, meter: Meter) -> None:
@@ -25,6 +26,12 @@ class EngineWatch(Watch):
             self.missing = str(error)
         super().__init__(monitor)
         self._meter, self._before = meter, (meter.bound, meter.launches)
+
+    def close(self) -> None:
+        """Give NVML back; more than once does no harm."""
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            monitor.close()
 
     def warnings(self) -> tuple[str, ...]:
         bound, launches = (now - then for now, then in zip(self.launched(), self._before, strict=True))
