@@ -95,7 +95,7 @@ def whole_flow(model: str, backend: str, device: str, precision: str, folder: Pa
     commands = {
         "profile": ["profile", str(path), *where, "--profile", str(table), "--budget", BUDGET],
         "compress": [
-            "compress", str(path), str(out), "--speedup", str(SPEEDUP), "--calib", str(calib), "--rivals", "4",
+            "compress", str(path), str(out), "--speedup", str(SPEEDUP), "--calib", str(calib), "--rivals", "2",
             "--samples", str(SAMPLES), *where, "--profile", str(table),
         ],
         "verify": ["verify", str(path), str(out), *where, "--min-speedup", "1"],

@@ -74,10 +74,7 @@ def _additivity(found: Row) -> list[str]:
 
 
 def _flow(found: Row) -> list[str]:
-    rows = [
-        (step["step"], _ended(step), f"{step['seconds']:.0f}", step["said"])
-        for step in found["steps"]
-    ]
+    rows = [(step["step"], _ended(step), f"{step['seconds']:.0f}", step["said"]) for step in found["steps"]]
     return _table(("step", "exit code", "s", "said"), rows)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from onnx_layermerge.data._files import open_npy_folder, open_npz
 from onnx_layermerge.data._images import ImageStore, find_images, open_images
 from onnx_layermerge.data._options import ImageOptions
-from onnx_layermerge.data._sources import Index, Store, Survey
+from onnx_layermerge.data._sources import Index, Rows, Store, Survey
 from onnx_layermerge.data._specs import Arrays, InputSpec, check_inputs
 from onnx_layermerge.data._streams import from_object, from_script, is_script
 from onnx_layermerge.errors import DataError, UsageError
@@ -37,7 +37,7 @@ class Calibration:
 
     def __init__(
         self,
-        store: Store,
+        store: Rows,
         inputs: Sequence[InputSpec],
         source: str,
         fingerprints: Sequence[bytes],

@@ -42,13 +42,18 @@ class Survey:
     probed: int
 
 
-class Store(Protocol):
-    """Samples by number; ``notes`` are warnings for the user."""
-
-    notes: tuple[str, ...]
+class Rows(Protocol):
+    """Samples by number."""
 
     def __len__(self) -> int: ...
     def rows(self, indices: Index) -> Arrays: ...
+
+
+class Store(Rows, Protocol):
+    """Samples of a source, which can be looked through; ``notes`` are warnings for the user."""
+
+    notes: tuple[str, ...]
+
     def survey(self) -> Survey: ...
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from onnx_layermerge.data import Calibration, ImageOptions
+from onnx_layermerge.data import Calibration, ImageOptions, with_mixtures
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.flow._choose import Run, choose
 from onnx_layermerge.flow._data import NO_DATA, noise, open_data
@@ -122,6 +122,7 @@ def compress(
         else:
             fit_data, validation = data, open_data(prepared, val, options, samples, seed)
             digest += "+" + validation.digest()
+    judged = validation if calib is None or val is not None else with_mixtures(validation, seed)
     clock.mark("read")
     original = load_runnable(input)
     with LatencyTable.open(profile) as table:
@@ -133,14 +134,14 @@ def compress(
         warnings += timed.warnings
         clock.mark("time blocks")
         candidates = useful(prepared, timed)
-        scores = scored(prepared, candidates, fit_data, validation, seed=seed, progress=progress)
+        scores = scored(prepared, candidates, fit_data, judged, seed=seed, progress=progress)
         clock.mark("score blocks")
         loop = Loop(prepared, timed, opened, table, progress, joint_loss(scores))
         bases = loss_bases(candidates, scores, timed)
         if method == "layermerge" or rivals == 1:
             name = "kl" if "kl" in bases else next(iter(bases))
             bases, rivals = {name: bases[name]}, 1
-        run = Run(prepared, opened, table, loop, fit_data, validation, seed, progress, original)
+        run = Run(prepared, opened, table, loop, fit_data, judged, seed, progress, original)
         origin = {
             "version": _version(),
             "method": method,

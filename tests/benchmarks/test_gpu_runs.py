@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from onnx_layermerge.errors import DeviceError
 from onnx_layermerge.latency.backends._cuda import CudaPython
 from onnx_layermerge.latency.backends.tensorrt import BuildOptions, TensorRTBackend
 from onnx_layermerge.latency.backends.tensorrt._library import library_of
@@ -197,3 +198,18 @@ def test_a_backend_gives_nvml_back_with_every_watch(monkeypatch: pytest.MonkeyPa
     assert instruments.open == 0
     second.look(now=True)
     assert len(second.looks) == 1, "NVML was given back: there is nothing to read"
+
+
+def test_a_job_that_fails_closes_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    jobs, closed = importlib.import_module("gpu_steps.jobs"), []
+
+    def lost(*words: Any, **options: Any) -> Any:
+        raise DeviceError("The GPU is lost.")
+
+    backend = types.SimpleNamespace(close=lambda: closed.append(True))
+    monkeypatch.setattr(jobs, "open_backend", lambda *words: backend)
+    monkeypatch.setattr(jobs, "slopes", lost)
+    with pytest.raises(DeviceError):
+        jobs.repeat({"backend": "b", "device": "cuda:0", "precision": "fp16", "shapes": 1})
+    assert closed == [True]
