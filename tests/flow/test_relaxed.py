@@ -1,0 +1,67 @@
+"""A plan that turned out faster than asked gives back the blocks that it does not need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from onnx_layermerge.flow._latencies import latencies
+from onnx_layermerge.flow._loop import Loop, Plan
+from onnx_layermerge.flow._prepare import prepare
+from onnx_layermerge.flow._timed import useful
+from onnx_layermerge.latency import LatencyTable
+from onnx_layermerge.plan import Choice
+from tests.flow import jobs
+from tests.flow.test_profile import wide_net
+from tests.machine import Machine
+
+
+@pytest.fixture
+def job(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A loop, and a plan of several blocks with its choices; the last of them costs most."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _, path = jobs.save(wide_net, tmp_path)
+    prepared = prepare(path)
+    with LatencyTable.open(tmp_path / "t.sqlite") as table:
+        timed = latencies(prepared, machine, table)
+        apart = []
+        for candidate in sorted(useful(prepared, timed), key=lambda c: (c.region.stop - c.region.start, c.key)):
+            if all(candidate.region.stop <= o.region.start or o.region.stop <= candidate.region.start for o in apart):
+                apart.append(candidate)
+        apart.sort(key=lambda candidate: candidate.region.start)
+        choices = [
+            Choice(c.key, c.region.start, c.region.stop, timed.savings_s[c.key], 1.0 + number)
+            for number, c in enumerate(apart)
+        ]
+        loop = Loop(prepared, timed, machine, table)
+        keys = tuple(choice.key for choice in choices)
+        assert len(keys) >= 3
+        yield loop, Plan(keys, "kl", loop.predicted(keys), loop.time(keys), sum(c.loss for c in choices)), choices
+
+
+def test_what_is_left_meets_the_target_and_nothing_more_can_go(job) -> None:
+    loop, plan, choices = job
+    speedup = 1 + 0.4 * (plan.measured.low - 1)
+    found = loop.relaxed(plan, choices, speedup)
+    assert set(found.keys) < set(plan.keys) and found.loss < plan.loss
+    assert found.measured.low >= speedup
+    assert loop.relaxed(found, choices, speedup) == found
+    for key in found.keys:
+        rest = tuple(other for other in found.keys if other != key)
+        assert not rest or loop.time(rest).low < speedup
+
+
+def test_the_lossiest_goes_first(job) -> None:
+    loop, plan, choices = job
+    savings = [choice.saving_s for choice in choices]
+    if savings[-1] > sum(savings) / 2:
+        pytest.skip("the lossiest block saves too much to go")
+    without_last = tuple(plan.keys[:-1])
+    found = loop.relaxed(plan, choices, loop.time(without_last).low * 0.999)
+    assert plan.keys[-1] not in found.keys
+
+
+def test_a_plan_that_needs_all_it_has_stays(job) -> None:
+    loop, plan, choices = job
+    assert loop.relaxed(plan, choices, plan.measured.low * 0.9999) is plan
