@@ -19,9 +19,11 @@ $(VENV)/.run: requirements/run.txt requirements/data.txt pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt requirements/tensorrt-rtx.txt
 	@echo "installing the locked development tools into $(VENV) …"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --require-hashes --no-deps -r requirements/tensorrt-rtx.txt || \
+	  echo "TensorRT-RTX (95 MB) is not to be had here: tests of the builder run on a fake library alone"
 	@touch $@
 
 demo: $(VENV)/.run  ## compress the committed demo network and print before and after
