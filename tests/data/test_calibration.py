@@ -32,6 +32,7 @@ def test_the_public_names() -> None:
         "ImageOptions",
         "InputSpec",
         "load_calibration",
+        "with_mixtures",
     ]
 
 

@@ -30,7 +30,7 @@ def test_all_candidates_parse_and_build(name: str, precision: str, tmp_path: Pat
     assert model.candidates > 500 and len(report.blocks) > 150
     assert [(block.label, block.reason) for block in report.failed] == []
     assert all(block.engine_bytes > 0 and block.layers for block in report.blocks)
-    # What stands between the ends of a block is convolutions: nothing is only there to change a layout, but at the image.
+    # Nothing stands in a block only to change a layout, except at the image.
     if precision == "fp16":
         reformats = [block.label for block in report.blocks if any(layer.reformat for layer in block.layers)]
         assert len(reformats) < 0.1 * len(report.blocks), reformats[:5]
