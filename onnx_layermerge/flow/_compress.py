@@ -122,7 +122,9 @@ def compress(
         else:
             fit_data, validation = data, open_data(prepared, val, options, samples, seed)
             digest += "+" + validation.digest()
-    judged = validation if calib is None or val is not None else with_mixtures(validation, seed)
+    # Another source is what mixtures only stand in for.
+    mixing = calib is not None and val is None
+    judged = with_mixtures(validation, seed) if mixing else validation
     clock.mark("read")
     original = load_runnable(input)
     with LatencyTable.open(profile) as table:
@@ -134,7 +136,7 @@ def compress(
         warnings += timed.warnings
         clock.mark("time blocks")
         candidates = useful(prepared, timed)
-        scores = scored(prepared, candidates, fit_data, judged, seed=seed, progress=progress)
+        scores = scored(prepared, candidates, fit_data, validation, seed=seed, mixing=mixing, progress=progress)
         clock.mark("score blocks")
         loop = Loop(prepared, timed, opened, table, progress, joint_loss(scores))
         bases = loss_bases(candidates, scores, timed)

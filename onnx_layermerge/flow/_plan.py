@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_layermerge.data import Calibration, ImageOptions, with_mixtures
+from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.flow._data import NO_DATA, noise, open_data
 from onnx_layermerge.flow._latencies import latencies
@@ -129,11 +129,10 @@ def plan(
         data = open_data(prepared, calib, options, samples, seed)
         warnings += data.warnings
         fit_data, validation = data.split(0.25, seed)
-        validation = with_mixtures(validation, seed)
     with LatencyTable.open(profile, create=source.backend is not None) as table:
         timed, missing = source.times(prepared, table, seed, progress)
     candidates = useful(prepared, timed)
-    scores = scored(prepared, candidates, fit_data, validation, seed=seed, progress=progress)
+    scores = scored(prepared, candidates, fit_data, validation, seed=seed, mixing=calib is not None, progress=progress)
     bases = loss_bases(candidates, scores, timed)
     best = "kl" if "kl" in bases else "drop-only"
 

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from onnx_layermerge.candidates import Candidate
-from onnx_layermerge.data import Calibration
+from onnx_layermerge.data import Calibration, with_mixtures
 from onnx_layermerge.errors import TargetError
 from onnx_layermerge.fit import FITTED
 from onnx_layermerge.flow._loop import Plan
@@ -25,6 +25,7 @@ __all__ = ["joint_loss", "loss_bases", "rank", "scored", "try_refit"]
 # Images a fit sees while single blocks, then whole plans, are only being ranked; the finalists are built with all.
 # Fewer would be unfair to fitted plans: they gain from every image, drops do not.
 SCORING_IMAGES = 96
+SCORING_SAMPLES = 64
 RANKING_IMAGES = 192
 FINALISTS = 3
 REFIT_GAIN = 0.9
@@ -39,14 +40,16 @@ def scored(
     validation: Calibration,
     *,
     seed: int,
+    mixing: bool = False,
     progress: Progress,
 ) -> Scores:
-    """Importance of every candidate on at most 64 validation samples."""
+    """Importance of every candidate on at most 64 validation samples, and with ``mixing`` on mixtures of them too."""
+    judged = validation.take(min(SCORING_SAMPLES, len(validation)), seed)
     return score(
         prepared.network,
         candidates,
         fit_data,
-        bounded(prepared, validation.take(min(64, len(validation)), seed), seed),
+        bounded(prepared, with_mixtures(judged, seed) if mixing else judged, seed),
         images=SCORING_IMAGES,
         batch=prepared.batch,
         seed=seed,
