@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from olm.commands.profile import Duration
+from onnx_layermerge.latency.backends.tensorrt import _library
 
 
 @pytest.mark.parametrize(("words", "seconds"), [("30s", 30.0), ("10m", 600.0), ("1.5H", 5400.0), ("0.5s", 0.5)])
@@ -72,7 +73,8 @@ def test_what_build_only_builds_needs_build_only(run, model) -> None:
 
 
 def test_build_only_without_the_library_says_what_to_install(run, model, monkeypatch) -> None:
-    for name in ("tensorrt_rtx", "tensorrt"):
-        monkeypatch.setitem(sys.modules, name, None)
+    for names in _library._MODULES.values():
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
     result = run("profile", model, "--build-only", "--compute-capability", "8.6")
     assert result.exit_code == 5 and "tensorrt-rtx" in result.stderr and "Traceback" not in result.stderr
