@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from onnx_layermerge.flow import _compress, _latencies, _plan, _profile, _verify
-from onnx_layermerge.latency import DeviceKey, Instant, fill, interleave
+from onnx_layermerge.latency import DeviceKey, Instant, compare, fill
 from onnx_layermerge.verify import _speed
 
 _SECONDS_A_NODE = 2e-4
@@ -67,8 +67,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Machine:
         monkeypatch.setattr(module, "open_backend", lambda name, device, precision="fp32", engines=None: machine)
     replaced: list[tuple[Any, str, Any]] = [
         (_latencies, "fill", partial(fill, clock=machine.clock)),
-        (_latencies, "interleave", partial(interleave, clock=machine.clock)),
-        (_speed, "interleave", partial(interleave, clock=machine.clock)),
+        (_latencies, "compare", partial(compare, clock=machine.clock)),
+        (_speed, "compare", partial(compare, clock=machine.clock)),
     ]
     for module, name, function in replaced:
         monkeypatch.setattr(module, name, function)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,12 @@ def whole_flow(model: str, backend: str, device: str, precision: str, folder: Pa
         start_s = time.monotonic()
         code, found, said = run([sys.executable, "-m", "olm", *words, "--json", "--quiet"], limit_s)
         seconds = round(time.monotonic() - start_s, 1)
-        row: Row = {"step": step, "code": code, "seconds": seconds, "said": _nowhere(said, folder)}
+        if code is None and step != "verify":
+            said += "; its table keeps what was timed: run again, or give more --seconds"
+        elsewhere = folder.resolve(), folder, ROOT, path.parent
+        row: Row = {"step": step, "code": code, "seconds": seconds, "said": _nowhere(said, elsewhere)}
         with contextlib.suppress(ValueError):
-            row["found"] = _short(json.loads(_nowhere(found, folder)))
+            row["found"] = _short(json.loads(_nowhere(found, elsewhere)))
         steps.append(row)
     return steps
 
@@ -153,9 +157,9 @@ def calibration(model: str, folder: Path) -> Path:
     return path
 
 
-def _nowhere(text: str, folder: Path) -> str:
+def _nowhere(text: str, folders: Iterable[Path]) -> str:
     """Without the folders of this machine, which are nothing for a record."""
-    for each in (folder.resolve(), folder, ROOT):
+    for each in folders:
         text = text.replace(f"{each}{os.sep}", "")
     return text
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from time import monotonic as now_s
 
@@ -14,7 +13,7 @@ from onnx_layermerge.flow._queue import Queue, Tally
 from onnx_layermerge.flow._sheet import Sheet, sheet_of
 from onnx_layermerge.flow._timed import LEAST_GAIN, LEAST_SHARE, Timed, timed_of
 from onnx_layermerge.graph import runnable_form, to_bytes
-from onnx_layermerge.latency import Backend, LatencyTable, clock_of, fill, interleave
+from onnx_layermerge.latency import Backend, LatencyTable, compare, fill
 from onnx_layermerge.verify import structure_key
 
 __all__ = ["base_latency", "latencies", "latencies_of"]
@@ -35,15 +34,14 @@ def base_latency(
     known = table.get_pair(backend.describe(), key, key)
     if known is None:
         data = runnable_form(prepared.network.model)
-        with ExitStack() as opened:
-            a, b = (opened.enter_context(closing(backend.build(data, prepared.bound))) for _ in range(2))
-            known = interleave(
-                a,
-                b,
-                clock=clock_of(backend),
-                cap_s=cap_s,
-                progress=lambda done, total, what: progress("base", done, total, what),
-            )
+        known = compare(
+            backend,
+            data,
+            None,
+            prepared.bound,
+            cap_s=cap_s,
+            progress=lambda done, total, what: progress("base", done, total, what),
+        )
         known = table.put_pair(backend.describe(), key, key, known)
     return known.a_s
 

@@ -10,13 +10,15 @@
 5. On a CPU the unit is the **CPU time of the process**, with one thread; wall time stands beside.
 6. Every number goes into a `LatencyTable` under a key of block and `DeviceKey` the moment it is
    there, and nothing is timed twice (`fill`).
-7. Blocks are timed in a process of their own: a crash or a hang is the recorded failure of one block.
+7. Blocks are timed in a process of their own: a crash or a hang is the recorded failure of one block; and so are
+   whole models (`compare`).
 8. What is too slow to be of use is given up after a look and recorded as a `Bound`.
 """
 
 from __future__ import annotations
 
 from onnx_layermerge.latency._clock import Clock, Instant, cpu_clock
+from onnx_layermerge.latency._compare import compare
 from onnx_layermerge.latency._device import PROTOCOL_VERSION, DeviceKey
 from onnx_layermerge.latency._fill import answers, fill
 from onnx_layermerge.latency._interleave import interleave, measure
@@ -66,6 +68,7 @@ __all__ = [
     "answers",
     "available_backends",
     "clock_of",
+    "compare",
     "cpu_clock",
     "default_path",
     "differs",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sized
 
 from onnx_layermerge.latency._clock import Clock
+from onnx_layermerge.latency._compare import release
 from onnx_layermerge.latency._json_form import Entry
 from onnx_layermerge.latency._protocol import slopes
 from onnx_layermerge.latency._sampling import Progress, clock_of, no_progress
@@ -67,6 +68,7 @@ def fill(
             entry = table.get(device, block.key)
             known = None if entry is None else entry.value
             if not answers(known, block.ceiling_s) or (retry_failed and isinstance(known, Failure)):
+                release(backend)  # one process at a time has the device
                 yield block
 
     def keep(spec: BlockSpec, value: Value) -> None:

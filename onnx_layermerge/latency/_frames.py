@@ -6,10 +6,12 @@ import json
 import struct
 from typing import Any, BinaryIO
 
-__all__ = ["SHARED", "read_frame", "write_frame"]
+__all__ = ["RUNNING", "SHARED", "read_frame", "write_frame"]
 
 SHARED = struct.Struct("<qqd")
-"""Number of the block in hand (-1: none), count of signs of life, seconds that it may now stand still."""
+"""Number of the block or model in hand (-1: none), count of signs of life, seconds that it may now stand still."""
+RUNNING = 2
+"""Of a pair, 0 and 1 in hand are its models while they are built; with this added, while they run."""
 _LENGTH = struct.Struct("<I")
 
 

@@ -1,6 +1,9 @@
-"""Timing whole models: one alone (`measure`) and one against another (`interleave`)."""
+"""Timing whole models: one alone (`measure`), one against another (`interleave`), in fresh sessions (`contest`)."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,6 +22,10 @@ from onnx_layermerge.latency._statistics import (
 from onnx_layermerge.latency.backends import Runnable
 
 WARM_UP_S = 0.1
+
+
+def _to_nobody(number: int) -> None:
+    """Nobody asks which model is about to run."""
 
 
 def measure(
@@ -61,6 +68,7 @@ def interleave(
     seed: int = 0,
     clock: Clock = cpu_clock,
     progress: Progress = no_progress,
+    hand: Callable[[int], None] = _to_nobody,
 ) -> Ratio:
     """Time `a` and `b` alternately in one run and return the speed-up of `b` over `a`.
 
@@ -75,14 +83,23 @@ def interleave(
         cap_s: wall seconds after which to stop in any case (warm-up not counted).
         target_half_width: wanted half-width of the 95 % interval, relative to the ratio.
         seed: of the orders.
+        hand: called with the number of the model that is about to run, 0 for `a` and 1 for `b`, outside of the times.
 
     Raises:
         ModelError: the backend cannot run one of the two, or the clock saw no time pass.
         UsageError: the round numbers or widths make no sense.
     """
     rule = StopRule(min_rounds, max_rounds, cap_s, target_half_width)
-    slower = max(warm_up(a, clock, least_s=WARM_UP_S), warm_up(b, clock, least_s=WARM_UP_S))
-    repeats = repeats_for(slower, 1e-3)
+    contestants, once_s = (a, b), []
+    for number, runnable in enumerate(contestants):
+        hand(number)
+        once_s.append(warm_up(runnable, clock, least_s=WARM_UP_S))
+    repeats = repeats_for(max(once_s), 1e-3)
+
+    def timed(number: int) -> Instant:
+        hand(number)
+        return sample(contestants[number], repeats, clock)
+
     orders = balanced_orders(np.random.default_rng(seed))
     start = clock().wall_s
     times_a: list[Instant] = []
@@ -91,9 +108,9 @@ def interleave(
     reason: StopReason | None = None
     while reason is None:
         if next(orders):
-            time_a, time_b = sample(a, repeats, clock), sample(b, repeats, clock)
+            time_a, time_b = timed(0), timed(1)
         else:
-            time_b, time_a = sample(b, repeats, clock), sample(a, repeats, clock)
+            time_b, time_a = timed(1), timed(0)
         if time_a.seconds <= 0 or time_b.seconds <= 0:
             raise ModelError("A model ran in no measurable time; time it with larger inputs.")
         times_a.append(time_a)
@@ -115,3 +132,38 @@ def interleave(
         n=len(ratios),
         stop_reason=reason,
     )
+
+
+def contest(
+    build: Callable[[int], Runnable],
+    *,
+    sessions: int = 1,
+    cap_s: float = 20.0,
+    target_half_width: float = 0.005,
+    seed: int = 0,
+    clock: Clock = cpu_clock,
+    progress: Progress = no_progress,
+    hand: Callable[[int], None] = _to_nobody,
+) -> Ratio:
+    """`interleave` what ``build(0)`` and ``build(1)`` give; of several sessions, the one whose ratio is the median.
+
+    What differs between two sessions of one model (where its memory came to lie) is not seen within one, so both are
+    built anew for each, and closed after it.  ``cap_s`` is for all sessions together.
+    """
+    found: list[Ratio] = []
+    for session in range(sessions):
+        with contextlib.ExitStack() as opened:
+            pair = [opened.enter_context(contextlib.closing(build(number))) for number in (0, 1)]
+            found.append(
+                interleave(
+                    *pair,
+                    cap_s=cap_s / sessions,
+                    target_half_width=target_half_width,
+                    seed=seed + session,
+                    clock=clock,
+                    progress=progress,
+                    hand=hand,
+                )
+            )
+            hand(1)  # whatever closing them does: the first one was built and closed before there was a second
+    return sorted(found, key=lambda each: each.ratio)[len(found) // 2]

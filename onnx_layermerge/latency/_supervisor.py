@@ -35,7 +35,7 @@ from onnx_layermerge.latency._spec import R1, R2, BlockSpec, Store
 from onnx_layermerge.latency._statistics import Failure, Value
 from onnx_layermerge.latency.backends import Reopen
 
-__all__ = ["BUILD_S", "HANG_S", "BuildResult", "isolated_builds", "isolated_slopes"]
+__all__ = ["BUILD_S", "ERRORS", "HANG_S", "STRIKES", "BuildResult", "isolated_builds", "isolated_slopes"]
 
 HANG_S = 60.0
 """Wall seconds without a sign of life while blocks are timed."""
@@ -43,7 +43,7 @@ BUILD_S = 600.0
 """The same while one is built, or the device opened: builders search for minutes and say nothing."""
 STRIKES = 3
 Settle = Callable[[BlockSpec, Any], None]
-_ERRORS = {kind.__name__: kind for kind in (DeviceError, OutputError, UsageError)}
+ERRORS = {kind.__name__: kind for kind in (DeviceError, OutputError, UsageError)}
 
 
 def isolated_slopes(
@@ -271,7 +271,7 @@ def _attend(
         elif kind == "warning" and warn is not None:
             warn(message["text"])
         elif kind == "error":
-            raise _ERRORS[message["name"]](message["text"])
+            raise ERRORS[message["name"]](message["text"])
         elif kind in ("gone", "fault"):
             return str(message["text"])
         elif kind == "end":

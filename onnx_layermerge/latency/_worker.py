@@ -1,12 +1,14 @@
-"""The process in which blocks are timed; see ``_supervisor.py``, which starts it and knows the rest.
+"""The process in which blocks and whole models are timed; see ``_supervisor.py``, which starts it and knows the rest.
 
-It imports only what timing needs: no ONNX library, no graph.  Two tasks: ``slopes`` times blocks with a backend, and
-``builds`` builds one copy of each with a builder and runs none.
+It imports only what timing needs: no ONNX library, no graph.  Three tasks: ``slopes`` times blocks with a backend,
+``builds`` builds one copy of each with a builder and runs none, and ``pairs`` times whole models against one another
+for as long as the parent asks for more (see ``_compare.py``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import faulthandler
 import importlib
 import math
@@ -15,13 +17,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from onnx_layermerge.errors import DeviceError, ModelError, OutputError, UsageError
 from onnx_layermerge.latency._clock import Clock, Instant, cpu_clock
 from onnx_layermerge.latency._device import DeviceKey
-from onnx_layermerge.latency._frames import SHARED, read_frame, write_frame
+from onnx_layermerge.latency._frames import RUNNING, SHARED, read_frame, write_frame
+from onnx_layermerge.latency._interleave import contest
+from onnx_layermerge.latency._parcel import pick_up
 from onnx_layermerge.latency._protocol import slopes
 from onnx_layermerge.latency._records import encode
 from onnx_layermerge.latency._sampling import clock_of
@@ -100,7 +104,48 @@ def _builds(link: _Link, vitals: _Vitals, builder: Any, options: dict[str, Any])
         vitals.hold(-1)
 
 
-_TASKS: dict[str, Callable[[_Link, _Vitals, Any, dict[str, Any]], None]] = {"slopes": _slopes, "builds": _builds}
+def _pairs(link: _Link, vitals: _Vitals, backend: Backend, options: dict[str, Any]) -> None:
+    vitals.read = clock_of(backend)
+    telling = _Telling(backend, vitals)
+    while True:
+        link.tell("next")
+        pair = link.receive()["pair"]
+        models = [pick_up(record) for record in pair["models"]]
+        link.tell("taken")
+        kind, told = _pair(link, vitals, telling, models, pair)
+        vitals.hold(-1)  # first, so that what ends this process from now on is not taken for one of the models
+        link.tell(kind, **told)
+
+
+def _pair(
+    link: _Link, vitals: _Vitals, backend: _Telling, models: Sequence[Callable[[], Any]], pair: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Kind and fields of the message that says what came of it."""
+    shapes = {name: tuple(dims) for name, dims in pair["shapes"].items()}
+    refused = -1
+
+    def build(number: int) -> Runnable:
+        nonlocal refused
+        vitals.hold(number)
+        try:
+            return backend.build(models[min(number, len(models) - 1)](), shapes)
+        except ModelError:
+            refused = number
+            raise
+
+    def hand(number: int) -> None:
+        vitals.hold(number + RUNNING)
+
+    try:
+        ratio = contest(build, clock=vitals.clock, hand=hand, progress=link.progress, **pair["options"])
+    except ModelError as error:
+        return "refused", {"number": refused, "text": str(error)}
+    return "ratio", {"value": dataclasses.asdict(ratio)}
+
+
+_TASKS: dict[str, Callable[[_Link, _Vitals, Any, dict[str, Any]], None]] = {
+    "slopes": _slopes, "builds": _builds, "pairs": _pairs,
+}  # fmt: skip
 
 
 class _Telling:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_layermerge.errors import ModelError
 from onnx_layermerge.graph import Packed, runnable_form, to_bytes
-from onnx_layermerge.latency import Backend, Failure, LatencyTable, Ratio, Runnable, clock_of, interleave
+from onnx_layermerge.latency import Backend, Failure, LatencyTable, Ratio, compare
 from onnx_layermerge.latency.blocks import structure_of
 
 __all__ = ["measured_speedup", "structure_key"]
@@ -51,11 +51,13 @@ def measured_speedup(
     models are built anew for each, and the session whose ratio is the median speaks for all.
 
     Raises:
-        ModelError: the backend refuses one of the models; a refused structure of ``compressed`` is remembered.
+        ModelError: the backend refuses one of the models, or ``compressed`` crashes or hangs it; a structure of
+            ``compressed`` of which that is so is remembered, and not tried again.
+        DeviceError: ``original`` crashes or hangs the backend, or the device was lost.
     """
     key_of = content_key if exact else structure_key
-    datas = [each if isinstance(each, bytes) else to_bytes(each) for each in (original, compressed)]
-    keys = key_of(datas[0], shapes), key_of(datas[1], shapes)
+    (first, first_bytes), (second, second_bytes) = _forms(original), _forms(compressed)
+    keys = key_of(first_bytes, shapes), key_of(second_bytes, shapes)
     if table is not None:
         known = table.get_pair(backend.describe(), *keys)
         if known is not None:
@@ -63,42 +65,31 @@ def measured_speedup(
         refused = table.get(backend.describe(), keys[1])
         if refused is not None and isinstance(refused.value, Failure):
             raise ModelError(refused.value.reason)
-    first, second = (each if isinstance(each, bytes) else runnable_form(each) for each in (original, compressed))
-    found = []
-    for session in range(sessions):
-        # What differs between two sessions of one model (where its memory came to lie) is not seen within one.
-        a = backend.build(first, shapes)
-        try:
-            b = _built(backend, second, shapes, None if exact else table, keys[1])
-            try:
-                found.append(
-                    interleave(
-                        a,
-                        b,
-                        clock=clock_of(backend),
-                        cap_s=cap_s / sessions,
-                        target_half_width=target_half_width,
-                        seed=seed + session,
-                        progress=progress,
-                    )
-                )
-            finally:
-                b.close()
-        finally:
-            a.close()
-    ratio = sorted(found, key=lambda each: each.ratio)[len(found) // 2]
+
+    def remember(reason: str) -> None:
+        if table is not None and not exact:
+            table.put(backend.describe(), keys[1], "whole model", Failure(reason))
+
+    ratio = compare(
+        backend,
+        first,
+        second,
+        shapes,
+        sessions=sessions,
+        cap_s=cap_s,
+        target_half_width=target_half_width,
+        seed=seed,
+        progress=progress,
+        refused=remember,
+    )
     if table is not None:
         ratio = table.put_pair(backend.describe(), *keys, ratio)  # as every later run reads it
     return ratio, True
 
 
-def _built(
-    backend: Backend, model: bytes | Packed, shapes: Shapes, table: LatencyTable | None, key: str
-) -> Runnable:
-    """The runnable; a refusal is recorded first, so that no later run tries again."""
-    try:
-        return backend.build(model, shapes)
-    except ModelError as error:
-        if table is not None:
-            table.put(backend.describe(), key, "whole model", Failure(str(error)))
-        raise
+def _forms(model: ir.Model | bytes) -> tuple[bytes | Packed, bytes]:
+    """What a backend takes, and what the keys are made of: one and the same where that is a whole message."""
+    if isinstance(model, bytes):
+        return model, model
+    form = runnable_form(model)
+    return form, form if isinstance(form, bytes) else to_bytes(model)

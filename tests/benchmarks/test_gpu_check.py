@@ -139,6 +139,15 @@ def test_the_whole_flow_goes_on_after_a_step_that_fails(
     short = flow.whole_flow("m", "tensorrt", "cuda:0", "fp16", tmp_path, 10.0)
     late, none = "not begun: the time was used up", "not begun: no model"
     assert len(seen) == 3 and [step["said"] for step in short] == [late, late, none]
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    for each in (elsewhere, out):
+        each.mkdir()
+    onnx.save(onnx.load(tmp_path / "in.onnx"), elsewhere / "in.onnx")
+    answers = [(None, "", "ended after 9 s"), (0, json.dumps({"base_ms": {f"{elsewhere}/in.onnx": 1.5}}), "")]
+    monkeypatch.setattr(flow, "run", lambda command, limit_s: answers.pop(0))
+    late, found, _ = flow.whole_flow(str(elsewhere / "in.onnx"), "tensorrt", "cuda:0", "fp16", out, 500.0)
+    assert late["said"].startswith("ended after 9 s; its table keeps")
+    assert found["found"] == {"base_ms": {"in.onnx": 1.5}}
     (absent,) = flow.whole_flow("absent", "tensorrt", "cuda:0", "fp16", tmp_path, 500.0)
     assert absent["code"] is None and absent["said"].startswith("absent.onnx is not there")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import onnx_layermerge
-from onnx_layermerge.latency import EngineOptions
+from onnx_layermerge.latency import EngineOptions, compare
 from onnx_layermerge.latency.backends._cuda import CudaPython
 from onnx_layermerge.latency.backends.tensorrt import _status
+from onnx_layermerge.verify import _speed
 from tests.latency.fake_cuda import Gpu, cuda_python
 from tests.latency.tensorrt.conftest import fake_library
 from tests.latency.tensorrt.fake import World
@@ -73,6 +75,7 @@ def test_an_engine_for_a_range_is_timed_at_its_usual_shape(
     world = World(Gpu())
     monkeypatch.setattr(_status, "load", lambda name: fake_library("tensorrt-10", world))
     monkeypatch.setattr(_status, "open_driver", lambda device: CudaPython(cuda_python(world.gpu)))
+    monkeypatch.setattr(_speed, "compare", partial(compare, isolate=False))  # another process has no such world
     gpu = ("--backend", "tensorrt", "--device", "cuda:0", "-q")
     words = ("--shapes", "x:1..4..16x3x8x8", "--opt-level", "2", "--timing-cache", tmp_path / "cache")
     result = run("verify", model, model, *gpu, *words)

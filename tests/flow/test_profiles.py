@@ -50,7 +50,7 @@ def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("something was timed")
 
     monkeypatch.setattr(_latencies, "fill", refuse)
-    monkeypatch.setattr(_latencies, "interleave", refuse)
+    monkeypatch.setattr(_latencies, "compare", refuse)
 
 
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,10 @@ class Rough:
             raise ZeroDivisionError("no such\nkernel")
         if name.startswith("lost"):
             raise DeviceError("the device was lost")
+        if name.startswith("bursts"):
+            os.abort()
+        if name.startswith("greedy"):
+            raise MemoryError
         if name.startswith("tardy"):
             time.sleep(0.8)
         if name.startswith("stuck"):
@@ -64,7 +68,7 @@ class _Runnable:
         self.runs += 1
         if self.runs == 8 and self.copies == 3:  # after the warm-up of other blocks has begun
             self.misbehave()
-        stop = time.process_time() + 2e-4 * self.copies
+        stop = time.process_time() + (1e-4 if self.name == "half" else 2e-4) * self.copies
         while time.process_time() < stop:
             pass
 
@@ -81,6 +85,8 @@ class _Runnable:
         elif self.name.startswith("closes"):
             os.closerange(3, 256)
             time.sleep(600)
+        elif self.name.startswith("trips"):
+            raise ModelError("cannot run trips")
         elif self.name.startswith("hangs"):
             time.sleep(600)
         elif self.name.startswith("holds"):

@@ -73,8 +73,8 @@ class Reopen:
 class Backend(Protocol):
     """A way to run models on one device.
 
-    With an attribute ``reopen`` of type `Reopen`, blocks are timed in a process of their own, where they may crash;
-    a backend without one cannot be opened again, and is used where it is.
+    With an attribute ``reopen`` of type `Reopen`, blocks and whole models are timed in processes of their own, where
+    they may crash; a backend without one cannot be opened again, and is used where it is.
     """
 
     def describe(self) -> DeviceKey:
