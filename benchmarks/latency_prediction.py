@@ -37,7 +37,7 @@ from onnx_layermerge.latency._sampling import repeats_for, sample
 from onnx_layermerge.latency.blocks import placeholder
 from onnx_layermerge.plan import Choice, solve
 
-KINDS = (("drop",), ("fit", "merge"), ("width",), ("drop", "fit", "merge", "width"))
+KINDS = (("drop",), ("fit", "merge", "low-rank"), ("width",), ("drop", "fit", "merge", "width", "low-rank"))
 ASKED = (1.1, 1.25, 1.5, 1.75, 2.0)
 
 

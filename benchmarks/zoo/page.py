@@ -20,7 +20,7 @@ one with nothing folded, so that every BatchNormalization is still in the file; 
 - **in blocks**: convolutions inside at least one legal block, of all convolutions. What lies outside, and why, stands
   below the table.
 - **blocks**: how many replacements are legal, by recipe: nothing at all (drop), one fitted convolution (fit), an exact
-  merge (merge), the same layers with fewer channels (width).
+  merge (merge), the same layers with fewer channels (width), two convolutions with few channels between (low-rank).
 - **inspect**: seconds and additional memory of one `inspect`, beyond what the imports took; one process each.
 - **empty plan**: largest difference between the outputs of the file and of what is written when nothing is replaced,
   relative to the output's largest magnitude, on random inputs. At most 1e-5 is asked for.
@@ -28,6 +28,7 @@ one with nothing folded, so that every BatchNormalization is still in the file; 
   planned number of convolutions, and that nodes outside the plan have the same operator, attributes and weights, bit
   for bit. With random weights this shows that the work is sound, and nothing about accuracy.
 """
+RECIPES = ("drop", "fit", "merge", "width", "low-rank")
 
 
 def render(record: Row) -> str:
@@ -44,7 +45,7 @@ def render(record: Row) -> str:
 def table(rows: list[Row]) -> list[str]:
     heads = (
         *("network", "exporter", "file", "nodes", "convs", "in blocks", "share"),
-        *("drop", "fit", "merge", "width", "inspect", "empty plan", "compressed"),
+        *(*RECIPES, "inspect", "empty plan", "compressed"),
     )
     lines = ["| " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * (len(heads) - 3) + " --- |"]
     last = ""
@@ -56,14 +57,14 @@ def table(rows: list[Row]) -> list[str]:
 
 def cells(row: Row) -> tuple[str, ...]:
     if row.get("error"):
-        return (f"**{row['error']}**", *[""] * 11)
+        return (f"**{row['error']}**", *[""] * 12)
     return (
         f"{row['file_mb']:.0f} MB",
         str(row["nodes"]),
         str(row["convs"]),
         str(row["covered"]),
         f"{row['covered'] / row['convs']:.0%}",
-        *(str(row["blocks"].get(recipe, 0)) for recipe in ("drop", "fit", "merge", "width")),
+        *(str(row["blocks"].get(recipe, 0)) for recipe in RECIPES),
         f"{row['inspect_s']:.1f} s, {row['peak_mb']:.0f} MB",
         f"{row['empty_plan']:.0e}" if row["empty_plan"] else "0",
         compressed(row.get("compressed")),

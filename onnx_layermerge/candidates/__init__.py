@@ -1,21 +1,23 @@
 """``Network`` → every block, and what could stand for it: nothing, one convolution, or a slimmer series of them.
 
-One kind of replacement a file, all with the same face: a function ``(network, region, space) → candidates``.  A new
-kind is one more file and one more line in ``KINDS``.  Nothing here is measured; what is legal is decided by the
+One kind of replacement a file, all with the same face (``_kind.py``).  A new kind is one more file and one more line
+in ``KINDS``; docs/adding-a-candidate.md goes through it.  Nothing here is measured; what is legal is decided by the
 graph alone, what is worth it by ``latency/`` and ``importance/``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
-from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Recipe, Stage, conv_from, cost_macs
-from onnx_layermerge.candidates._drop import drops
-from onnx_layermerge.candidates._fitted import fitted
-from onnx_layermerge.candidates._merged import lossless, merge_of, merged, subsets
+from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, conv_from, cost_macs
+from onnx_layermerge.candidates._drop import DROP
+from onnx_layermerge.candidates._fitted import FIT
+from onnx_layermerge.candidates._kind import Fitted, Given, Job, Kind, Weights
+from onnx_layermerge.candidates._lowrank import LOW_RANK
+from onnx_layermerge.candidates._merged import MERGE, MERGE_ALL, MERGE_SUBSET, merge_of
 from onnx_layermerge.candidates._site import Site, site_of
 from onnx_layermerge.candidates._space import Follower, Space, geometry_of, space_of
-from onnx_layermerge.candidates._width import widths
+from onnx_layermerge.candidates._width import WIDTH
 from onnx_layermerge.graph import Network, Refusal, Region, regions, without_collector
 
 __all__ = [
@@ -23,10 +25,14 @@ __all__ = [
     "MAX_UNKNOWNS",
     "METHODS",
     "Candidate",
-    "Recipe",
+    "Fitted",
+    "Given",
+    "Job",
+    "Kind",
     "Site",
     "Space",
     "Stage",
+    "Weights",
     "conv_from",
     "cost_macs",
     "enumerate_candidates",
@@ -36,21 +42,21 @@ __all__ = [
     "space_of",
 ]
 
-Kind = Callable[[Network, Region, Space], Iterable[Candidate]]
-
+# By name; a candidate's recipe is one of these too.
 KINDS: dict[str, Kind] = {
-    "drop": drops,
-    "fit": fitted,
-    "merge": lossless,
-    "merge-subset": subsets,
-    "merge-all": merged,
-    "width": widths,
+    "drop": DROP,
+    "fit": FIT,
+    "low-rank": LOW_RANK,
+    "merge": MERGE,
+    "merge-subset": MERGE_SUBSET,
+    "merge-all": MERGE_ALL,
+    "width": WIDTH,
 }
 
 # What each --method may choose from; a lossy algebraic merge never beats the fitted convolution of the same shape,
 # so only the paper's own method lists it.
 METHODS: dict[str, tuple[str, ...]] = {
-    "olm": ("drop", "merge", "fit", "width"),
+    "olm": ("drop", "merge", "fit", "low-rank", "width"),
     "drop": ("drop",),
     "layermerge": ("merge-all", "merge-subset"),
 }
@@ -71,7 +77,7 @@ def enumerate_candidates(
             continue
         _say(reasons, region, "nothing with fewer weights keeps its channels and the size of its output")
         for kind in kinds:
-            for candidate in KINDS[kind](network, region, space):
+            for candidate in KINDS[kind].propose(network, region, space):
                 found.setdefault(candidate.key, candidate)
     covered = {position for candidate in found.values() for position in candidate.region.convs}
     alone = (position for position in sorted(network.convs) if position not in covered)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 import numpy as np
 
 from onnx_layermerge.graph import Conv, Network, Region
 from onnx_layermerge.merge import Geometry
 
-__all__ = ["MAX_UNKNOWNS", "Candidate", "Recipe", "Stage", "conv_from", "cost_macs", "name_of"]
+__all__ = ["MAX_UNKNOWNS", "TILE", "Candidate", "Stage", "conv_from", "cost_macs", "name_of"]
 
 # D = 4608 means a Gram matrix of 170 MB; beyond, memory and time of a fit are out of proportion.
 MAX_UNKNOWNS = 4608
 
-Recipe = Literal["drop", "fit", "merge", "width"]
+# Widths come in multiples of what the channel-blocked layouts of CPUs and tensor cores fill.
+TILE = 8
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,23 @@ class Stage:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A replacement for ``region``: a series of convolutions, none for a drop, with weights from a recipe.
+    """A replacement for ``region``: a series of convolutions, none for a drop.
 
-    ``keep`` says for a merge which of the region's convolutions are composed (the others become the identity);
-    ``hidden`` names for a width the value whose channels are thinned out.
+    ``recipe`` names the kind, in ``KINDS``, that makes their weights.  ``keep`` says for a merge which of the region's
+    convolutions are composed (the others become the identity); ``hidden`` names for a width the value whose channels
+    are thinned out.
     """
 
     key: str
     region: Region
-    recipe: Recipe
+    recipe: str
     stages: tuple[Stage, ...] = ()
     keep: tuple[bool, ...] = ()
     hidden: str = ""
 
     @property
     def stage(self) -> Stage:
-        """The only, or last, convolution: the one that is fitted or merged."""
+        """The only, or last, convolution."""
         return self.stages[-1]
 
     @property

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from onnx_layermerge.candidates._candidate import Candidate, name_of
+from onnx_layermerge.candidates._kind import Given
 from onnx_layermerge.candidates._space import Space
 from onnx_layermerge.graph import Network, Region, activation_after, repeats_activation
 from onnx_layermerge.merge import Geometry
 
-__all__ = ["drops"]
+__all__ = ["DROP"]
 
 
 def drops(network: Network, region: Region, space: Space) -> Iterator[Candidate]:
@@ -41,3 +42,6 @@ def _beside_its_skip(network: Network, region: Region) -> bool:
         return False
     node = network.order[users[0]]
     return node.op_type == "Add" and region.entry in {str(value.name) for value in node.inputs if value is not None}
+
+
+DROP = Given(drops, lambda network, candidate: ())

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
 
-from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, name_of
+from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, conv_from, name_of
+from onnx_layermerge.candidates._kind import Fitted, Job, Weights
+from onnx_layermerge.candidates._site import site_of
 from onnx_layermerge.candidates._space import Space
-from onnx_layermerge.graph import Network, Region
+from onnx_layermerge.graph import Network, Region, Series
 
-__all__ = ["fitted"]
+__all__ = ["FIT"]
 
 KERNELS = (1, 3, 5, 7)
 
@@ -53,3 +55,15 @@ def _groups(space: Space) -> tuple[int, ...]:
     if space.channelwise and channelwise:
         return (space.channels_in,)
     return (1, space.channels_in) if channelwise else (1,)
+
+
+def _job(network: Network, candidate: Candidate) -> Job:
+    return Job(candidate.key, candidate.region.entry, candidate.stage, site_of(network, candidate))
+
+
+def _series(network: Network, candidate: Candidate, fit: Weights) -> Series:
+    dtype = network.convs[candidate.region.convs[0]].weight.dtype
+    return ((conv_from(candidate.stage, fit.weight, fit.bias, dtype), None),)
+
+
+FIT = Fitted(fitted, _job, _series)

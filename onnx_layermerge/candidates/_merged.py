@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from onnx_layermerge.candidates._candidate import Candidate, Stage, name_of
+from onnx_layermerge.candidates._candidate import Candidate, Stage, conv_from, name_of
 from onnx_layermerge.candidates._compose import averages, geometry_through, merge_through
+from onnx_layermerge.candidates._kind import Given
 from onnx_layermerge.candidates._space import Space, geometry_of
-from onnx_layermerge.graph import Network, Region
+from onnx_layermerge.graph import Network, Region, Series
 from onnx_layermerge.merge import Geometry, MergedConv, keep_subset
 
-__all__ = ["lossless", "merge_of", "merged", "subsets"]
+__all__ = ["MERGE", "MERGE_ALL", "MERGE_SUBSET", "merge_of"]
 
 # The algebra of longer stretches only makes kernels that no device likes.
 MAX_KERNEL = 13
@@ -76,3 +77,14 @@ def merge_of(network: Network, candidate: Candidate) -> MergedConv:
     An activation that lies inside, or a convolution that is not kept, makes the certificate lossy.
     """
     return merge_through(network, candidate.region, candidate.keep, candidate.stage.channels_in)
+
+
+def _series(network: Network, candidate: Candidate) -> Series:
+    dtype = network.convs[candidate.region.convs[0]].weight.dtype
+    affine = merge_of(network, candidate).conv
+    if affine.groups != candidate.stage.groups:
+        affine = affine.dense()
+    return ((conv_from(candidate.stage, affine.weight, affine.bias, dtype), None),)
+
+
+MERGE, MERGE_ALL, MERGE_SUBSET = (Given(propose, _series) for propose in (lossless, merged, subsets))

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, name_of
+from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, TILE, Candidate, Stage, conv_from, name_of
+from onnx_layermerge.candidates._kind import Fitted, Job, Weights
+from onnx_layermerge.candidates._site import site_of
 from onnx_layermerge.candidates._space import Space, geometry_of
-from onnx_layermerge.graph import Network, Region, activation_of
+from onnx_layermerge.graph import Activation, Conv, Network, Region, Series, activation_of
 
-__all__ = ["widths"]
+__all__ = ["WIDTH"]
 
-# Widths come in multiples of what the channel-blocked layouts of CPUs and tensor cores fill.
-TILE = 8
 EIGHTHS = (7, 6, 5, 4, 3, 2)
 
 
@@ -93,3 +93,27 @@ def _path(network: Network, region: Region) -> list[tuple[int, int | None]] | No
 def _depthwise(network: Network, position: int) -> bool:
     conv = network.convs[position]
     return conv.groups == conv.channels_in == conv.channels_out
+
+
+def _job(network: Network, candidate: Candidate) -> Job:
+    """The reader on some of the hidden channels, near the weights that read them before."""
+    reader, last = network.convs[candidate.region.convs[-1]], candidate.stage
+    stage = Stage(reader.channels_in, last.channels_out, last.geometry)
+    prior = reader.weight.reshape(len(reader.weight), -1)
+    return Job(candidate.key, candidate.hidden, stage, site_of(network, candidate), last.channels_in, prior)
+
+
+def _series(network: Network, candidate: Candidate, fit: Weights) -> Series:
+    """The region's own convolutions with the kept channels only, the last one as fitted."""
+    dtype = network.convs[candidate.region.convs[0]].weight.dtype
+    series: list[tuple[Conv, Activation | None]] = []
+    for stage, position in zip(candidate.stages[:-1], candidate.region.convs[:-1], strict=True):
+        conv = network.convs[position]
+        bias = None if conv.bias is None else conv.bias[fit.kept]
+        activation = None if stage.activation is None else activation_of(network, stage.activation)
+        series.append((conv_from(stage, conv.weight[fit.kept], bias, dtype), activation))
+    series.append((conv_from(candidate.stage, fit.weight, fit.bias, dtype), None))
+    return tuple(series)
+
+
+WIDTH = Fitted(widths, _job, _series)

@@ -5,9 +5,10 @@ where p_r is the patch of the entry that the convolution will read there when de
 t_r what should come out.
 """
 
+from onnx_layermerge.candidates import Job
 from onnx_layermerge.fit._capture import fit_jobs
 from onnx_layermerge.fit._eliminate import elimination_order
-from onnx_layermerge.fit._job import FITTED, Job, job_of, series_of
+from onnx_layermerge.fit._job import FITTED, job_of, series_of
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
 from onnx_layermerge.fit._ridge import ALPHAS, Fit, Gram, Target, fit_conv
 

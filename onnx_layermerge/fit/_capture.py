@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 
+from onnx_layermerge.candidates import Job
 from onnx_layermerge.fit._eliminate import elimination_order
-from onnx_layermerge.fit._job import Job
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
 from onnx_layermerge.fit._ridge import ALPHAS, NEAR_ALPHAS, Fit, Gram, Target, fit_conv
 
@@ -17,7 +18,9 @@ __all__ = ["fit_jobs"]
 Arrays = Mapping[str, np.ndarray]
 
 ROWS_PER_UNKNOWN = 20
+FEWEST_ROWS = 4000
 FEATURE_BYTES = 256 << 20
+PATCH_BYTES = 384 << 20
 HELD_OUT = 0.2
 # Elimination ranks channels on the plain fit with this ridge.
 ORDER_ALPHA = 1e-2
@@ -76,8 +79,14 @@ def _plan_samples(
     for job in jobs:
         samples.grids[job.key] = grid_of(job.stage.geometry, features)
     for grid in sorted(set(samples.grids.values())):
-        rows = max(job.rows(rows_per_unknown) for job in jobs if samples.grids[job.key] == grid)
+        rows = max(_rows(job, rows_per_unknown) for job in jobs if samples.grids[job.key] == grid)
         samples.places[grid] = sample_positions(samples.images, grid, rows, rng)
+
+
+def _rows(job: Job, rows_per_unknown: int) -> int:
+    """How many rows the fit wants, as far as patches fit in memory."""
+    patch = job.stage.channels_in * prod(job.stage.geometry.kernel) * 4
+    return min(max(FEWEST_ROWS, rows_per_unknown * job.stage.unknowns), max(PATCH_BYTES // patch, 1000))
 
 
 def _take(
@@ -117,7 +126,7 @@ def _solve(
         places = samples.places[samples.grids[job.key]]
         places = places[places[:, 0] < samples.seen]
         # A smaller system needs fewer of the rows sampled for the largest; thin out evenly.
-        keep = slice(None, None, max(1, len(places) // job.rows(rows_per_unknown)))
+        keep = slice(None, None, max(1, len(places) // _rows(job, rows_per_unknown)))
         places = places[keep]
         key = (stage.geometry, stage.groups, len(places))
         if shared is None or shared[0] != key:
@@ -130,7 +139,9 @@ def _solve(
         skip = np.concatenate(samples.skips[job.key])[keep] if job.site.skip is not None else None
         target = Target(np.concatenate(samples.values[job.key])[keep], skip, job.site.low, job.site.high)
         if job.width is None:
-            fits[job.key] = fit_conv(gram, target, alphas=alphas or ALPHAS, prior=prior)
+            near = job.prior if prior is None else prior
+            usual = ALPHAS if job.prior is None else NEAR_ALPHAS
+            fits[job.key] = fit_conv(gram, target, alphas=alphas or usual, prior=near, rank=job.rank)
             continue
         if (key, job.site) not in orders:
             least = min(other.width for other in jobs if other.width is not None and other.site == job.site)

@@ -8,6 +8,13 @@ fit, where only B changes: behind Clip(lo, hi) it does not matter how far a valu
 
     t = y inside (lo, hi),   t = min(ŷ, lo) where y ≤ lo,   t = max(ŷ, hi) where y ≥ hi          (Relu: lo = 0, hi = ∞)
 
+Of rank r the best W, in the same measure, is Ŵ V Vᵀ, with Ŵ the solution above and V the r eigenvectors of largest
+eigenvalue of
+
+    Ŵᵀ (A + λI) Ŵ = Ŵᵀ (B + λW0) = (LᵀŴ)ᵀ(LᵀŴ),   L Lᵀ = A + λI,
+
+the right singular vectors of LᵀŴ (reduced-rank regression: Izenman 1975; Eckart & Young for the metric A + λI).
+
 α is chosen among ``ALPHAS`` by the error on held-out images.  A and B are summed in float64 over float32 patches.
 Groups of channels are independent problems of one size, solved side by side: arrays carry a leading axis [G].
 """
@@ -108,11 +115,23 @@ class Gram:
         return _summed(self.fitted, target.astype(np.float32) - tau.astype(np.float32)), tau
 
     def solve(
-        self, moments: tuple[np.ndarray, np.ndarray], alpha: float, prior: np.ndarray | None = None
+        self,
+        moments: tuple[np.ndarray, np.ndarray],
+        alpha: float,
+        prior: np.ndarray | None = None,
+        rank: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """W [G, D, O] and b [G, 1, O] from the moments of :meth:`cross`; ``prior`` [G, D, O] is W0."""
+        """W [G, D, O] and b [G, 1, O] from the moments of :meth:`cross`; ``prior`` [G, D, O] is W0.
+
+        With ``rank`` the W of each group has that rank, or less.
+        """
         cross, tau = moments
-        weight = self._solve(alpha, cross if prior is None else cross + self.ridge(alpha) * prior)
+        cross = cross if prior is None else cross + self.ridge(alpha) * prior
+        weight = self._solve(alpha, cross)
+        if rank is not None and rank < weight.shape[2]:
+            _, vectors = np.linalg.eigh(np.matmul(weight.transpose(0, 2, 1), cross))
+            main = vectors[:, :, -rank:]
+            weight = np.matmul(np.matmul(weight, main), main.transpose(0, 2, 1))
         return weight, tau - np.matmul(self.mean, weight)
 
     def ridge(self, alpha: float) -> np.ndarray:
@@ -147,8 +166,15 @@ def _summed(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return total
 
 
-def fit_conv(gram: Gram, target: Target, *, alphas: Sequence[float] = ALPHAS, prior: np.ndarray | None = None) -> Fit:
-    """The best convolution for ``target``; ``prior`` [C_out, D] is W0.
+def fit_conv(
+    gram: Gram,
+    target: Target,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    prior: np.ndarray | None = None,
+    rank: int | None = None,
+) -> Fit:
+    """The best convolution for ``target``; ``prior`` [C_out, D] is W0, ``rank`` the most that W may have (None: any).
 
     Raises:
         ValueError: groups do not divide the target's channels, or there is no ridge strength.
@@ -163,12 +189,12 @@ def fit_conv(gram: Gram, target: Target, *, alphas: Sequence[float] = ALPHAS, pr
     plain = value[:, kept] if skip is None else value[:, kept] - skip[:, kept]
     trusted = alphas if gram.rows_per_unknown >= FEW_ROWS else alphas[-1:]
     moments = gram.cross(plain)
-    solutions = {alpha: gram.solve(moments, alpha, near) for alpha in trusted}
+    solutions = {alpha: gram.solve(moments, alpha, near, rank) for alpha in trusted}
     errors = {alpha: _held_out(gram, value, skip, target, *solution) for alpha, solution in solutions.items()}
     alpha = min(errors, key=lambda each: errors[each])
     weight, bias = solutions[alpha]
     if np.isfinite(target.low) or np.isfinite(target.high):
-        weight, bias = _forgive(gram, value[:, kept], skip, target, alpha, near, weight, bias)
+        weight, bias = _forgive(gram, value[:, kept], skip, target, alpha, near, rank, weight, bias)
     error = _held_out(gram, value, skip, target, weight, bias)
     flat = weight.transpose(0, 2, 1).reshape(channels, -1)
     return Fit(flat, bias.reshape(-1), error, alpha, gram.rows_per_unknown)
@@ -187,6 +213,7 @@ def _forgive(
     target: Target,
     alpha: float,
     near: np.ndarray | None,
+    rank: int | None,
     weight: np.ndarray,
     bias: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +226,7 @@ def _forgive(
             guess += skip[:, kept]
         moved = np.where(below, np.minimum(guess, target.low), np.where(above, np.maximum(guess, target.high), value))
         moments = gram.cross(moved if skip is None else moved - skip[:, kept])
-        weight, bias = gram.solve(moments, alpha, near)
+        weight, bias = gram.solve(moments, alpha, near, rank)
     return weight, bias
 
 

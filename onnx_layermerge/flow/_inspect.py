@@ -33,7 +33,7 @@ from onnx_layermerge.report import Bracket, draw
 
 __all__ = ["InspectedChain", "Inspection", "LegalBlock", "inspect"]
 
-RECIPES = ("drop", "fit", "merge", "width")
+RECIPES = ("drop", "fit", "low-rank", "merge", "width")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class LegalBlock:
     It is the nodes [``start``, ``stop``) of the line, ``begin`` to ``end`` (an addition, where it holds a skip);
     ``convs`` names its convolutions, ``first`` to ``last``; they may go on into the next chain where the block holds
     the barrier between.  ``variants`` counts the candidates of each recipe.  ``fit`` lists kernels such as "3x3" and
-    "3x3 depthwise", ``width`` the channels that may be left inside.  ``merge`` says how the algebraic merge compares:
+    "3x3 depthwise", ``low_rank`` the channels between a pair of convolutions, ``width`` the channels that may be left
+    inside.  ``merge`` says how the algebraic merge compares:
     "exact"; "border", equal but for a border; "inside", equal inside and perhaps at the border as well; None where
     there is none that loses nothing.
     """
@@ -59,6 +60,7 @@ class LegalBlock:
     convs: tuple[str, ...]
     variants: Mapping[str, int]
     fit: tuple[str, ...]
+    low_rank: tuple[int, ...]
     width: tuple[int, ...]
     merge: str | None
 
@@ -185,6 +187,7 @@ def _block(
             "x".join(map(str, c.stage.geometry.kernel)) + (" depthwise" if c.stage.groups > 1 else "")
             for c in by_recipe["fit"]
         ),
+        low_rank=tuple(c.stages[0].channels_out for c in by_recipe["low-rank"]),
         width=tuple(c.stages[0].channels_out for c in by_recipe["width"]),
         merge=_certificate(network, region, certificates) if by_recipe["merge"] else None,
     )
@@ -252,5 +255,6 @@ def _in_words(block: LegalBlock, numbers: Sequence[int]) -> str:
     lines += ["drop"] if block.variants["drop"] else []
     lines += [f"merge: {block.merge}"] if block.merge else []
     lines += [f"fit: {', '.join(block.fit)}"] if block.fit else []
+    lines += [f"low rank: {', '.join(map(str, block.low_rank))}"] if block.low_rank else []
     lines += [f"width: {', '.join(map(str, block.width))}"] if block.width else []
     return "\n".join(lines)

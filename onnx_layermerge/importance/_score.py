@@ -104,14 +104,16 @@ def score(
 def _dominated(candidates: Sequence[Candidate], fits: dict[str, Fit]) -> set[str]:
     """Keys of fits that explain next to nothing, or hardly more than a smaller convolution in the same place does."""
     hopeless = {key for key, fit in fits.items() if fit.error > 1 - LEAST_EXPLAINED}
-    best: dict[tuple[int, int], float] = {}
-    convs = [candidate for candidate in candidates if candidate.recipe == "fit"]
-    for candidate in sorted(convs, key=lambda candidate: (prod(candidate.stage.weight_shape), candidate.key)):
-        where = (candidate.region.start, candidate.region.stop)
-        error = fits[candidate.key].error
-        if error > LEAST_BETTER * best.get(where, float("inf")):
+    best: dict[tuple[int, int, int], float] = {}
+    convs = [candidate for candidate in candidates if candidate.recipe in ("fit", "low-rank")]
+    weights = {each.key: sum(prod(stage.weight_shape) for stage in each.stages) for each in convs}
+    for candidate in sorted(convs, key=lambda candidate: (weights[candidate.key], candidate.key)):
+        region, count, error = candidate.region, len(candidate.stages), fits[candidate.key].error
+        # Two convolutions may take longer than one with more weights, but hardly one longer than two with more.
+        rivals = [best.get((region.start, region.stop, fewer), float("inf")) for fewer in range(1, count + 1)]
+        if error > LEAST_BETTER * min(rivals):
             hopeless.add(candidate.key)
-        best[where] = min(error, best.get(where, float("inf")))
+        best[region.start, region.stop, count] = min(error, rivals[-1])
     return hopeless
 
 

@@ -77,7 +77,7 @@ def assemble(
     for number, candidate in enumerate(sorted(plan, key=lambda candidate: candidate.region.start)):
         entry, exit = aliases.get(candidate.region.entry, candidate.region.entry), candidate.region.exit
         splice(model.graph, entry, exit, series(number, candidate, model, aliases), f"olm/{number}")
-        if candidate.recipe == "drop" and exit not in network.outputs:
+        if not candidate.stages and exit not in network.outputs:
             aliases[exit] = entry
         sweep(model)
     sweep(model)

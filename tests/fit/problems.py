@@ -27,10 +27,15 @@ class Problem:
         images: int = 24,
         seed: int = 0,
         copies: dict[int, int] | None = None,
+        rank: int | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.stage = Stage(wide, out, geometry, groups)
         self.weight = rng.standard_normal(self.stage.weight_shape)
+        if rank is not None:  # of each group
+            left = rng.standard_normal((groups, out // groups, rank))
+            right = rng.standard_normal((groups, rank, self.stage.unknowns))
+            self.weight = (left @ right).reshape(self.stage.weight_shape)
         self.bias = rng.standard_normal(out)
         rank = len(geometry.kernel)
         # A mean and correlated channels, as behind a Relu.

@@ -57,6 +57,7 @@ def test_blocks_hold_every_candidate_once(name: str, tmp_path: Path) -> None:
         assert block.convs == tuple(str(network.order[position].name) for position in sorted(inside))
         assert sum(block.variants.values()) > 0
         assert (len(block.fit), len(block.width)) == (block.variants["fit"], block.variants["width"])
+        assert len(block.low_rank) == block.variants["low-rank"]
         assert (block.merge is not None) == (block.variants["merge"] > 0)
     for chain in found.chains:
         assert {block.first for block in chain.blocks} <= {layer.node for layer in chain.layers}

@@ -26,6 +26,7 @@ WIDTH, LEAST, GAP = 100, 10, 2
 _RECIPES = {
     "drop": "can be dropped",
     "fit": "can be fitted by one convolution",
+    "low-rank": "can be split into two with fewer channels between",
     "merge": "can be merged by algebra without loss inside",
     "width": "can do with fewer channels inside",
 }
@@ -126,7 +127,7 @@ def _blocks(found: Inspection, everything: bool) -> None:
     shown = listed if everything else listed[:MOST_BLOCKS]
     say()
     _fitted(
-        (">chain", ">layers", ">convs", "from", "to", "drop", "merge", "fit", "width"),
+        (">chain", ">layers", ">convs", "from", "to", "drop", "merge", "fit", "rank", "width"),
         [
             (
                 chain,
@@ -137,6 +138,7 @@ def _blocks(found: Inspection, everything: bool) -> None:
                 "yes" if block.variants["drop"] else "–",
                 block.merge or "–",
                 _range(block.variants["fit"], [name.split()[0].replace("x", "×") for name in block.fit]),
+                _range(block.variants["low-rank"], list(map(str, reversed(block.low_rank)))),
                 _range(block.variants["width"], list(map(str, reversed(block.width)))),
             )
             for chain, block in shown
