@@ -21,6 +21,7 @@ __all__ = [
     "data_options",
     "device_options",
     "engine_options",
+    "metric_options",
     "model_options",
     "output_options",
     "profile_option",
@@ -173,6 +174,22 @@ def seed_option(command: F) -> F:
     )(command)  # fmt: skip
 
 
+def metric_options(command: F) -> F:
+    """--metric, --decoder."""
+    return _all(
+        click.option(
+            "--metric", metavar="SCRIPT.py:FUNCTION",
+            help="Your own measure of both models: the function gets a model (a function from a dict of inputs to a "
+            "dict of outputs) and returns a number, higher is better. It runs in this process.",
+        ),
+        click.option(
+            "--decoder", metavar="SCRIPT.py:FUNCTION",
+            help="Detections are compared on --calib: the function gets the dict of outputs and returns (boxes [n, 4] "
+            "as x1 y1 x2 y2, scores [n], classes [n]) for each image.",
+        ),
+    )(command)  # fmt: skip
+
+
 def output_options(command: F) -> F:
     """--json, --quiet."""
     return _all(
@@ -181,20 +198,23 @@ def output_options(command: F) -> F:
     )(command)
 
 
-def data_options(*, samples: int) -> Callable[[F], F]:
-    """--calib, --samples and how images are read; the command gets ``calib``, ``samples`` and ``images``."""
+def data_options(*, samples: int, pictures: bool = False) -> Callable[[F], F]:
+    """--calib, --samples and how images are read; the command gets ``calib``, ``samples`` and ``images``.
+
+    With ``pictures`` the command makes do with built-in ones, of which the options say the range.
+    """
 
     def apply(command: F) -> F:
         @functools.wraps(command)
         def call(**words: Any) -> Any:
             given = {name: words.pop(name) for name in _IMAGES}
             images = {name: value for name, value in given.items() if value is not None}
-            if images and words["calib"] is None:
+            if images and words["calib"] is None and not pictures:
                 raise click.UsageError(f"--{next(iter(images))} says how images are read; give them with --calib.")
             words["images"] = _image_options(images)
             return command(**words)
 
-        return cast(F, _data_words(samples)(call))
+        return cast(F, _data_words(samples, pictures)(call))
 
     return apply
 
@@ -207,12 +227,13 @@ def _image_options(given: dict[str, Any]) -> Any:
     return ImageOptions(**given)
 
 
-def _data_words(samples: int) -> Decorator[Any]:
+def _data_words(samples: int, pictures: bool) -> Decorator[Any]:
+    without = "  Without it, photographs from scikit-image where the model takes images." if pictures else ""
     return _all(
         click.option(
             "--calib", metavar="SOURCE",
             help="Samples without labels: a .npz with an array per input, a folder of .npy or of images, or "
-            "script.py:function.",
+            "script.py:function." + without,
         ),
         click.option(
             "--samples", type=click.IntRange(2), default=samples, show_default=True, metavar="N",

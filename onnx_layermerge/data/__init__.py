@@ -3,22 +3,34 @@
 ``load_calibration`` opens any of the sources and returns a ``Calibration``, which gives batches, disjoint
 parts for fitting and validating, and a digest for provenance. Which shapes and dtypes fit is written in
 ``_specs``, how images become samples in ``_options`` and ``_images``, how the files are laid out in
-``_files``, what a program may yield in ``_streams``, what stands in for samples of another source in ``_mixed``.
+``_files``, what a program may yield in ``_streams``, what stands in for samples of another source in ``_mixed``, and
+for samples at all in ``_pictures``.  What a model says about the range of its images is in ``_ranges``.
 """
 
 from __future__ import annotations
 
+from onnx_layermerge.data._answers import answers, same_answer
 from onnx_layermerge.data._calibration import CACHE_BYTES, Calibration, load_calibration
 from onnx_layermerge.data._mixed import with_mixtures
 from onnx_layermerge.data._options import PRESETS, ImageOptions
+from onnx_layermerge.data._pictures import SMALLEST_SIDE, Pictures, built_in_pictures
+from onnx_layermerge.data._ranges import Range, infer_range, suspicious_range
 from onnx_layermerge.data._specs import InputSpec
 
 __all__ = [
     "CACHE_BYTES",
     "PRESETS",
+    "SMALLEST_SIDE",
     "Calibration",
     "ImageOptions",
     "InputSpec",
+    "Pictures",
+    "Range",
+    "answers",
+    "built_in_pictures",
+    "infer_range",
     "load_calibration",
+    "same_answer",
+    "suspicious_range",
     "with_mixtures",
 ]

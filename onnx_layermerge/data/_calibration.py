@@ -228,6 +228,6 @@ def _warnings(survey: Survey) -> tuple[str, ...]:
     if survey.constant:
         notes.append(
             f"{survey.constant} of {survey.probed} calibration samples looked at are constant "
-            "(one value throughout): check how they were made."
+            "(one value or one colour throughout): check how they were made."
         )
     return tuple(notes)

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from onnx_layermerge.data._memory import check_fits
 from onnx_layermerge.data._sources import (
     ArrayStore,
     Index,
@@ -94,11 +95,13 @@ def _npz_column(
             mapped: Array = np.memmap(path, header.dtype, "r", offset, header.shape, order)  # type: ignore[call-overload]
             return mapped, chosen
         row_shape = header.shape[1:]
+        row_bytes = int(np.prod(row_shape, dtype=np.int64)) * header.dtype.itemsize
+        held = (header.shape[0] if header.fortran else len(chosen)) * row_bytes
+        check_fits(held, str(path), "use fewer samples (--samples), or numpy.savez, which is read in place")
         if header.fortran:  # rows are not contiguous: the array is needed whole
             data = handle.read()
             full = np.frombuffer(data, header.dtype).reshape(header.shape, order="F")
             return full[chosen].copy(), np.arange(len(chosen), dtype=np.intp)
-        row_bytes = int(np.prod(row_shape, dtype=np.int64)) * header.dtype.itemsize
         kept = np.empty((len(chosen), *row_shape), dtype=header.dtype)
         for place, number in enumerate(chosen):
             handle.seek(start + int(number) * row_bytes)  # unpacks and drops what lies between

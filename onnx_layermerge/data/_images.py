@@ -57,8 +57,12 @@ def decode(path: Path, recipe: Recipe) -> Array:
         raise
     except (OSError, ValueError, SyntaxError, pil.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
-    pixels = np.asarray(_fit_to_size(image, recipe, path), dtype=np.float32)
-    pixels = pixels.reshape(*recipe.size, -1)
+    return normalised(np.asarray(_fit_to_size(image, recipe, path)), recipe)
+
+
+def normalised(pixels: Array, recipe: Recipe) -> Array:
+    """Pixels 0…255, [H, W] or [H, W, C] in the order R, G, B → one sample as the recipe has it."""
+    pixels = pixels.astype(np.float32).reshape(*recipe.size, -1)
     if recipe.color == "bgr":
         pixels = pixels[:, :, ::-1]
     elif pixels.shape[2] != recipe.channels:

@@ -27,6 +27,7 @@ from onnx_layermerge.data._specs import (
 from onnx_layermerge.errors import DataError
 
 Index = npt.NDArray[np.intp]
+_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,26 @@ def reason(error: BaseException) -> str:
 
 
 def is_constant(values: Iterable[Array]) -> bool:
-    """Whether each of one sample's arrays holds a single value; arrays of one element do not count."""
+    """Whether each of one sample's arrays holds a single value, or an image of one colour throughout.
+
+    Arrays of one element do not count; an image has three axes, of which the first or the last counts its channels.
+    """
     counted = [array for array in values if array.size > 1]
-    return bool(counted) and all(bool((array == array.flat[0]).all()) for array in counted)
+    return bool(counted) and all(_is_flat(array) for array in counted)
+
+
+def _is_flat(array: Array) -> bool:
+    if bool((array == array.flat[0]).all()):
+        return True
+    if array.ndim != 3:
+        return False
+    if array.shape[0] in _CHANNELS:
+        first = array[:, :1, :1]
+    elif array.shape[2] in _CHANNELS:
+        first = array[:1, :1, :]
+    else:
+        return False
+    return first.size < array.size and bool((array == first).all())
 
 
 def fingerprint(sample: Mapping[str, Array]) -> bytes:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_layermerge.data._memory import check_fits
 from onnx_layermerge.data._sources import ArrayStore, as_array, from_arrays, ignored
 from onnx_layermerge.data._specs import Array, InputSpec, ShapeRule, check_dtype, check_names
 from onnx_layermerge.errors import DataError
@@ -88,6 +89,7 @@ def _draw(stream: Iterable[object], inputs: Sequence[InputSpec], where: str, lim
                 f"{where} gave more than {STREAM_BYTES_MAX >> 20} MiB and no end ({total} samples so far): "
                 "set a limit on the number of samples."
             )
+        check_fits(held, f"What {where} gave so far ({total} samples)")
     if total == 0:
         raise DataError(f"{where} gave no samples: yield at least one dict of filled arrays.")
     every = np.arange(total, dtype=np.intp)

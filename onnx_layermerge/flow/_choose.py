@@ -1,6 +1,7 @@
 """From plans that were measured to the one model that is written.
 
-1. Plans that beat the target by a small margin are built and ranked by their divergence on validation data.
+1. Plans that beat the target by a small margin are built and ranked by their divergence on validation data, the best
+   few by the user's metric where there is one.
 2. The best are finished and timed against the original by their very bytes, in several fresh sessions.
 3. A plan nearly as good as the best may take its place when noise spoils the best; a much worse one may not: then the
    loop is asked for plans that are faster by what was missed.
@@ -18,13 +19,13 @@ from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import ModelError, TargetError
 from onnx_layermerge.flow._loop import Loop, Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress
-from onnx_layermerge.flow._rank import rank, try_refit
+from onnx_layermerge.flow._rank import Ranked, rank, try_refit
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.plan import Choice
 from onnx_layermerge.recover import Built
 from onnx_layermerge.report import Rejected
 from onnx_layermerge.rewrite import finish
-from onnx_layermerge.verify import measured_speedup
+from onnx_layermerge.verify import Metric, measured_speedup
 
 __all__ = ["Chosen", "Run", "choose"]
 
@@ -33,7 +34,7 @@ MARGIN = 1.01
 # A finished model that misses says by how much; the next plans are asked for that much more, and this.
 BEYOND = 1.005
 ATTEMPTS = 4
-# A stand-in may lose this much more on validation data than the best plan.
+# A stand-in may lose this much more on validation data, or of the user's metric, than the best plan.
 TOLERATED = 1.25
 SESSIONS = 3
 
@@ -51,6 +52,7 @@ class Run:
     seed: int
     progress: Progress
     original: ir.Model
+    metric: Metric | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,20 +96,20 @@ def choose(
             continue
         missed = 1.0
         fresh = [plan for plan in plans if plan.keys not in tried]
-        ranked = rank(run.prepared, fresh, run.fit_data, run.validation, run.seed, run.progress)
-        for plan, built, loss in ranked:
-            if not last and loss > TOLERATED * ranked[0][2]:
+        ranked = rank(run.prepared, fresh, run.fit_data, run.validation, run.seed, run.progress, run.metric)
+        for item in ranked:
+            if not last and _much_worse(run, item, ranked[0]):
                 break
             try:
-                chosen = _finished(run, plan, built, loss, refitting, origin)
+                chosen = _finished(run, item, refitting, origin)
             except ModelError as error:  # its structure was fine; with these weights the backend refuses it
-                run.loop.refused, tried[plan.keys] = str(error), Rejected(plan.basis, 0.0, loss, plan.keys)
+                run.loop.refused, tried[item.plan.keys] = str(error), _rejected(item, 0.0)
                 continue
             if chosen.speedup.low >= speedup:
-                others = [Rejected(p.basis, p.measured.ratio, d, p.keys) for p, _, d in ranked if p is not plan]
+                others = [_rejected(other, other.plan.measured.ratio) for other in ranked if other is not item]
                 found = {**{other.blocks: other for other in others}, **tried}
                 return replace(chosen, rejected=tuple(found.values()))
-            tried[plan.keys] = Rejected(plan.basis, chosen.speedup.ratio, loss, plan.keys)
+            tried[item.plan.keys] = _rejected(item, chosen.speedup.ratio)
             missed = max(missed, speedup / chosen.speedup.low)
         if last:
             break
@@ -121,13 +123,30 @@ def choose(
     raise run.loop.unreachable(speedup)
 
 
-def _finished(run: Run, plan: Plan, built: Built, loss: float, refitting: bool, origin: Mapping[str, str]) -> Chosen:
+def _rejected(item: Ranked, speedup: float) -> Rejected:
+    return Rejected(item.plan.basis, speedup, item.loss, item.plan.keys, item.score)
+
+
+def _much_worse(run: Run, item: Ranked, best: Ranked) -> bool:
+    """Whether ``item`` is no stand-in for the best plan, by the metric where the best has one."""
+    if run.metric is None or best.score is None:
+        return item.loss > TOLERATED * best.loss
+    if item.score is None:
+        return True
+    original = run.metric.original
+    return original - item.score > TOLERATED * max(original - best.score, 0.0)
+
+
+def _finished(run: Run, item: Ranked, refitting: bool, origin: Mapping[str, str]) -> Chosen:
     """The plan's model as it would be written, timed by its very bytes."""
-    refitted = False
+    plan, built, refitted = item.plan, item.built, False
     if refitting and run.fit_data is not None:
-        built, loss, refitted = try_refit(
-            run.prepared, plan, built, loss, run.fit_data, run.validation, run.seed, run.progress
+        again, _, refitted = try_refit(
+            run.prepared, plan, built, item.loss, run.fit_data, run.validation, run.seed, run.progress
         )
+        if refitted and run.metric is not None:
+            refitted = run.metric.score(again.model) >= run.metric.score(built.model)
+        built = again if refitted else built
     network = run.prepared.network
     provenance = {**origin, "plan": json.dumps(plan.keys), "basis": plan.basis}
     model = finish(network, built.model, provenance)

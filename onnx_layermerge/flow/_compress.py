@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from onnx_layermerge.data import Calibration, ImageOptions, with_mixtures
+from onnx_layermerge.data import ImageOptions, with_mixtures
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.flow._choose import Run, choose
-from onnx_layermerge.flow._data import NO_DATA, noise, open_data
+from onnx_layermerge.flow._data import choosable, open_samples, what_it_cost
+from onnx_layermerge.flow._judged import judge, judges, overfitted
 from onnx_layermerge.flow._latencies import latencies
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
@@ -19,11 +21,10 @@ from onnx_layermerge.flow._rank import joint_loss, loss_bases, scored
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, recorded
 from onnx_layermerge.flow._required import buildable, read_builds
 from onnx_layermerge.flow._timed import useful
-from onnx_layermerge.graph import Session, check_target, load_runnable, narrow, write
-from onnx_layermerge.importance import collect
+from onnx_layermerge.graph import check_target, load_runnable, narrow, write
 from onnx_layermerge.latency import EngineOptions, LatencyTable, open_backend
 from onnx_layermerge.report import Report, block_of
-from onnx_layermerge.verify import check_sizes, quality
+from onnx_layermerge.verify import check_sizes
 
 __all__ = ["compress"]
 
@@ -42,6 +43,8 @@ def compress(
     val: object = None,
     images: ImageOptions | None = None,
     samples: int = 512,
+    metric: str | Callable[..., float] | None = None,
+    decoder: str | Callable[..., Any] | None = None,
     method: str = "olm",
     device: str = "cpu",
     backend: str = "onnxruntime",
@@ -60,9 +63,13 @@ def compress(
     """Write a model that is measured to be ``speedup`` times faster than ``input`` on ``device``.
 
     Args:
-        calib: samples without labels (see ``load_calibration``); None plans drops only.
+        calib: samples without labels (see ``load_calibration``); None takes cuts of built-in photographs where the
+            model takes pictures and their range is known (by ``images`` or by the model), else plans drops only.
         val: samples that decide between plans; None takes a quarter of ``calib``.
         samples: at most this many of each source are used.
+        metric: ``script.py:function`` or a callable, as of ``verify``; it ranks the best few plans instead of their
+            divergence, and is reported of both models.
+        decoder: ``script.py:function`` or a callable, as of ``verify``, for detections in the report.
         method: "olm", "drop", or "layermerge" (the paper's algebraic merges without its training).
         precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, in which the backend computes.  Models are cast when they
             are built for the device; files keep their own types.
@@ -96,7 +103,6 @@ def compress(
     prepared = prepare(
         input,
         method=method,
-        fitting=calib is not None,
         shapes=shapes,
         batch=batch,
         engines=engines,
@@ -104,27 +110,16 @@ def compress(
     )
     network = prepared.network
     warnings: list[str] = []
+    found = open_samples(prepared, calib, val, images, samples, seed)
+    prepared = choosable(prepared, found, method)
     if builds is not None:
         prepared, left_out = buildable(prepared, builds, precision)
         warnings += left_out
-    options = images or ImageOptions()
-    fit_data: Calibration | None = None
-    if calib is None:
-        warnings.append(NO_DATA)
-        validation = open_data(prepared, noise(prepared, seed), options, samples, seed)
-        digest = "none"
-    else:
-        data = open_data(prepared, calib, options, samples, seed)
-        warnings += data.warnings
-        digest = data.digest()
-        if val is None:
-            fit_data, validation = data.split(0.25, seed)
-        else:
-            fit_data, validation = data, open_data(prepared, val, options, samples, seed)
-            digest += "+" + validation.digest()
+    warnings += found.warnings
+    fit_data, validation, mixing = found.fit, found.validation, found.mixing
     # Another source is what mixtures only stand in for.
-    mixing = calib is not None and val is None
     judged = with_mixtures(validation, seed) if mixing else validation
+    by = judges(prepared, metric, decoder, None if fit_data is None else validation, progress)
     clock.mark("read")
     original = load_runnable(input)
     with LatencyTable.open(profile) as table:
@@ -143,7 +138,7 @@ def compress(
         if method == "layermerge" or rivals == 1:
             name = "kl" if "kl" in bases else next(iter(bases))
             bases, rivals = {name: bases[name]}, 1
-        run = Run(prepared, opened, table, loop, fit_data, judged, seed, progress, original)
+        run = Run(prepared, opened, table, loop, fit_data, judged, seed, progress, original, by.metric)
         origin = {
             "version": _version(),
             "method": method,
@@ -151,15 +146,18 @@ def compress(
             "device": opened.describe().text(),
             "seed": str(seed),
             "input.sha256": network.digest,
-            "calibration.sha256": digest,
+            "calibration.sha256": found.digest,
             **({} if other is None else {"profile.mismatch": other.text()}),
         }
         chosen = choose(run, bases, speedup, count=rivals, refitting=refit_mode == "auto", origin=origin)
     clock.mark("build and verify")
-    validated = None
-    if calib is not None:
-        wanted = collect(Session(network.model).run, validation.batches(prepared.batch))
-        validated = quality(wanted, chosen.model, validation, prepared.batch)
+    result = judge(run, chosen, None if fit_data is None else validation, by)
+    if result.compared is not None:
+        cost = what_it_cost(found, result.compared.divergence)
+        warnings += [] if cost is None else [cost]
+    if not found.pictures:
+        warnings += overfitted(result.fits, held_out=len(validation), separate=val is not None, samples=samples)
+    clock.mark("judge")
     check_sizes(original, chosen.model, network.inputs, prepared.bound)
     if network.widened is not None:
         narrow(chosen.model, network.widened)
@@ -176,7 +174,11 @@ def compress(
         predicted=chosen.plan.predicted,
         speedup=chosen.speedup,
         measured_now=chosen.measured_now,
-        validation=validated,
+        validation=None if result.compared is None else result.compared.divergence,
+        outputs=() if result.compared is None else result.compared.outputs,
+        boxes=None if result.compared is None else result.compared.boxes,
+        metric=result.metric,
+        fits=result.fits,
         basis=chosen.plan.basis,
         refitted=chosen.refitted,
         blocks=tuple(

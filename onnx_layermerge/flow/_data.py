@@ -1,18 +1,190 @@
-"""Samples for a prepared model: the user's, or noise when there are none."""
+"""Samples for a prepared model: the user's; without them built-in pictures where these fit; else noise.
+
+Noise ranks blocks to drop, and nothing is fitted on it: that would be worth nothing on images.  Pictures of no relation
+to what the model will see lie between that and its own images; every run that uses them says so, and measures what was
+lost on pictures that no fit has seen.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from onnx_layermerge.data import Calibration, ImageOptions, InputSpec, load_calibration
+from onnx_layermerge.candidates import METHODS
+from onnx_layermerge.data import (
+    SMALLEST_SIDE,
+    Calibration,
+    ImageOptions,
+    InputSpec,
+    Range,
+    answers,
+    built_in_pictures,
+    infer_range,
+    load_calibration,
+    same_answer,
+    suspicious_range,
+)
+from onnx_layermerge.errors import DataError
+from onnx_layermerge.fit import FITTED
 from onnx_layermerge.flow._prepare import Prepared
+from onnx_layermerge.graph import load_runnable
+from onnx_layermerge.importance import Divergence
 
-__all__ = ["NO_DATA", "noise", "open_data"]
+__all__ = ["NO_DATA", "Samples", "choosable", "noise", "open_data", "open_samples", "what_it_cost"]
 
 NO_DATA = (
     "no --calib given: nothing is fitted, only blocks are dropped, and they are ranked on noise: "
     "the accuracy of the result is not protected; measure it before you ship it"
 )
+PICTURES = (
+    "no --calib given: the samples are {count} cuts of public-domain photographs that scikit-image carries, in the "
+    "range '{name}' ({why}): they have nothing to do with what your model sees, and a few hundred of its own images "
+    "with --calib do better; measure the accuracy before you ship it"
+)
+NOT_INSTALLED = (
+    "with scikit-image, blocks can be fitted on its photographs instead of being dropped alone: "
+    'pip install "onnx-layermerge[pictures]"'
+)
+RANGE_UNKNOWN = (
+    "built-in pictures are not used, as the range of input '{input}' cannot be told from the model ({why}): name it "
+    "with --preset, or with --scale, --mean and --std"
+)
+ALIKE = (
+    "the original gives the same top-1 to {share:.0%} of the built-in pictures, so they show little of what it can do, "
+    "and agreement on them says little"
+)
+# From here on the pictures are all one to the model.
+ALIKE_SHARE = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What a run fits on (None: nothing is fitted) and judges by.
+
+    ``mixing``: whether mixtures stand in for another source; ``pictures``: the samples are the built-in ones.
+    """
+
+    fit: Calibration | None
+    validation: Calibration
+    digest: str
+    warnings: tuple[str, ...]
+    mixing: bool = False
+    pictures: bool = False
+
+
+def open_samples(
+    prepared: Prepared, calib: object, val: object, images: ImageOptions | None, samples: int, seed: int
+) -> Samples:
+    """The samples of a run, looked through: a model that cannot answer them is an error, odd ones are a warning.
+
+    Raises:
+        DataError: the data do not fit the model, or its outputs on them are not finite.
+    """
+    options = images or ImageOptions()
+    if calib is None:
+        return _without(prepared, options, samples, seed)
+    data = open_data(prepared, calib, options, samples, seed)
+    digest = data.digest()
+    if val is None:
+        fit, validation = data.split(0.25, seed)
+    else:
+        fit, validation = data, open_data(prepared, val, options, samples, seed)
+        digest += "+" + validation.digest()
+    warnings = data.warnings if val is None else (*data.warnings, *validation.warnings)
+    for part in (fit, validation):
+        answers(prepared.network.model, part, prepared.batch)
+    for part in (fit,) if val is None else (fit, validation):
+        warnings += _doubts(prepared, part)
+    return Samples(fit, validation, digest, warnings, mixing=val is None)
+
+
+def choosable(prepared: Prepared, found: Samples, method: str) -> Prepared:
+    """With nothing to fit on, a method that fits is left with its drops."""
+    if found.fit is not None or not any(kind in FITTED for kind in METHODS[method]):
+        return prepared
+    kept = METHODS["drop"]
+    return replace(prepared, candidates=tuple(each for each in prepared.candidates if each.recipe in kept))
+
+
+def what_it_cost(found: Samples, validated: Divergence) -> str | None:
+    """A sentence on what was lost on the held-out pictures; None where the samples are the user's."""
+    if not found.pictures:
+        return None
+    same = "" if np.isnan(validated.agreement) else f"the same top-1 for {validated.agreement:.1%}, "
+    return (
+        f"expected loss, measured on {len(found.validation)} cuts of pictures that no fit has seen: {same}"
+        f"KL {validated.kl:.3g}, relative error {validated.relative:.2g}; what your own images lose may be more or less"
+    )
+
+
+def _without(prepared: Prepared, options: ImageOptions, samples: int, seed: int) -> Samples:
+    """Pictures where they fit and their range is known, else noise and why."""
+    wanted, why = _pictures(prepared, options, samples, seed)
+    if wanted is not None:
+        return wanted
+    validation = open_data(prepared, noise(prepared, seed), ImageOptions(), samples, seed)
+    return Samples(None, validation, "none", (NO_DATA,) if why is None else (NO_DATA, why))
+
+
+def _pictures(prepared: Prepared, options: ImageOptions, samples: int, seed: int) -> tuple[Samples | None, str | None]:
+    """Built-in pictures as samples, or why not (None: the model takes no picture, and none was spoken of)."""
+    specs = _specs(prepared)
+    named = options.preset is not None or options.scale is not None
+    if len(specs) != 1 or not _takes_pictures(specs[0]):
+        return None, "its inputs are not one image, so image options have no effect" if named else None
+    spec, pictures = specs[0], built_in_pictures()
+    if pictures is None:
+        return None, NOT_INSTALLED
+    try:
+        if named:
+            told = Range(options, options.preset or f"scale {options.scale:g}", "as you said")
+        elif prepared.network.widened is not None:
+            told = Range(None, "", "it computes in bfloat16")
+        else:
+            told = infer_range(load_runnable(prepared.network.source), spec, options, pictures, seed)
+        if told.options is None:
+            return None, RANGE_UNKNOWN.format(input=spec.name, why=told.why)
+        fit, validation = pictures.samples(spec, told.options, samples, seed)
+        outputs = answers(prepared.network.model, validation, prepared.batch)
+    except DataError as error:
+        return None, f"built-in pictures do not fit: {error}"
+    warnings: tuple[str, ...] = (PICTURES.format(count=len(fit) + len(validation), name=told.name, why=told.why),)
+    share = same_answer(outputs)
+    if share is not None and share >= ALIKE_SHARE:
+        warnings += (ALIKE.format(share=share),)
+    warnings += _doubts(prepared, fit)
+    digest = f"{fit.digest()}+{validation.digest()}"
+    return Samples(fit, validation, digest, warnings, mixing=True, pictures=True), None
+
+
+def _takes_pictures(spec: InputSpec) -> bool:
+    """Four axes, 1 or 3 channels first or last, and a height and width that show something."""
+    if len(spec.shape) != 4:
+        return False
+    _, first, second, third = spec.shape
+    return any(
+        channels in (1, 3) and all(isinstance(side, int) and side >= SMALLEST_SIDE for side in sides)
+        for channels, sides in ((first, (second, third)), (third, (first, second)))
+    )
+
+
+def _doubts(prepared: Prepared, data: Calibration) -> tuple[str, ...]:
+    """A warning where the samples are of another range than the model was trained on."""
+    if prepared.network.widened is not None:
+        return ()
+    found = suspicious_range(load_runnable(prepared.network.source), prepared.network.model, data)
+    return () if found is None else (found,)
+
+
+def _specs(prepared: Prepared) -> list[InputSpec]:
+    """The model's inputs; dynamic dims but the first take the bound sizes."""
+    specs = []
+    for info in prepared.network.inputs:
+        bound = prepared.bound[info.name]
+        shape = tuple(dim if axis == 0 else bound[axis] for axis, dim in enumerate(info.shape))
+        specs.append(InputSpec(info.name, shape, info.dtype))
+    return specs
 
 
 def open_data(
@@ -23,12 +195,7 @@ def open_data(
     seed: int,
 ) -> Calibration:
     """The calibration source for the model's inputs; dynamic spatial dims take the bound sizes."""
-    specs = []
-    for info in prepared.network.inputs:
-        bound = prepared.bound[info.name]
-        shape = tuple(dim if axis == 0 else bound[axis] for axis, dim in enumerate(info.shape))
-        specs.append(InputSpec(info.name, shape, info.dtype))
-    return load_calibration(calib, specs, images=images, limit=samples, seed=seed)
+    return load_calibration(calib, _specs(prepared), images=images, limit=samples, seed=seed)
 
 
 def noise(prepared: Prepared, seed: int) -> dict[str, np.ndarray]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_layermerge.data import Calibration, ImageOptions
+from onnx_layermerge.data import ImageOptions
 from onnx_layermerge.errors import DeviceError, UsageError
-from onnx_layermerge.flow._data import NO_DATA, noise, open_data
+from onnx_layermerge.flow._data import choosable, open_samples
 from onnx_layermerge.flow._latencies import latencies
 from onnx_layermerge.flow._prepare import Prepared, Progress, prepare, quiet
 from onnx_layermerge.flow._rank import loss_bases, scored
@@ -111,28 +111,24 @@ def plan(
     prepared = prepare(
         input,
         method=method,
-        fitting=calib is not None,
         shapes=shapes,
         batch=batch,
         engines=engines,
         progress=progress,
     )
-    options, warnings = images or ImageOptions(), list(source.warnings)
+    warnings = list(source.warnings)
+    data = open_samples(prepared, calib, None, images, samples, seed)
+    prepared = choosable(prepared, data, method)
     if builds is not None:
         prepared, left_out = buildable(prepared, builds, source.device.precision)
         warnings += left_out
-    fit_data: Calibration | None = None
-    if calib is None:
-        warnings.append(NO_DATA)
-        validation = open_data(prepared, noise(prepared, seed), options, samples, seed)
-    else:
-        data = open_data(prepared, calib, options, samples, seed)
-        warnings += data.warnings
-        fit_data, validation = data.split(0.25, seed)
+    warnings += data.warnings
     with LatencyTable.open(profile, create=source.backend is not None) as table:
         timed, missing = source.times(prepared, table, seed, progress)
     candidates = useful(prepared, timed)
-    scores = scored(prepared, candidates, fit_data, validation, seed=seed, mixing=calib is not None, progress=progress)
+    scores = scored(
+        prepared, candidates, data.fit, data.validation, seed=seed, mixing=data.mixing, progress=progress
+    )
     bases = loss_bases(candidates, scores, timed)
     best = "kl" if "kl" in bases else "drop-only"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -18,9 +19,9 @@ from onnx_layermerge.graph import Session
 from onnx_layermerge.importance import Scores, collect, score
 from onnx_layermerge.plan import Choice, Joint
 from onnx_layermerge.recover import Built, build, refit
-from onnx_layermerge.verify import quality
+from onnx_layermerge.verify import Metric, quality
 
-__all__ = ["joint_loss", "loss_bases", "rank", "scored", "try_refit"]
+__all__ = ["Ranked", "bounded", "joint_loss", "loss_bases", "rank", "scored", "try_refit"]
 
 # Images a fit sees while single blocks, then whole plans, are only being ranked; the finalists are built with all.
 # Fewer would be unfair to fitted plans: they gain from every image, drops do not.
@@ -28,9 +29,21 @@ SCORING_IMAGES = 96
 SCORING_SAMPLES = 64
 RANKING_IMAGES = 192
 FINALISTS = 3
+# A user's metric may take minutes: it sees this many plans, the best by divergence.
+JUDGED = 4
 REFIT_GAIN = 0.9
 # Outputs of images (segmentation) are large; a set of them is held for every candidate of one exit.
 OUTPUT_BYTES = 48 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """A plan as it was built, its divergence on validation data, and the user's metric where that was asked."""
+
+    plan: Plan
+    built: Built
+    loss: float
+    score: float | None = None
 
 
 def scored(
@@ -117,30 +130,44 @@ def rank(
     validation: Calibration,
     seed: int,
     progress: Progress,
-) -> list[tuple[Plan, Built, float]]:
-    """Build every plan on few images, the best again on all; least validation divergence first."""
+    metric: Metric | None = None,
+) -> list[Ranked]:
+    """Build every plan on few images, the best again on all; least validation divergence first.
+
+    With a ``metric`` the ``JUDGED`` best of them come first, in its order.
+    """
     network, batch = prepared.network, prepared.batch
     by_key = {candidate.key: candidate for candidate in prepared.candidates}
     wanted = collect(Session(network.model).run, validation.batches(batch))
     everything = len(fit_data) if fit_data is not None else 0
 
-    def attempt(plan: Plan, images: int, done: int, total: int) -> tuple[Plan, Built, float]:
+    def attempt(plan: Plan, images: int, done: int) -> Ranked:
         progress("build", done, total, f"plan {done + 1} of {total} ({plan.basis})")
         built = build(network, [by_key[key] for key in plan.keys], fit_data, images=images, batch=batch, seed=seed)
-        return plan, built, quality(wanted, built.model, validation, batch).kl
+        return Ranked(plan, built, quality(wanted, built.model, validation, batch).kl)
 
     def fitted(plan: Plan) -> bool:
         return any(by_key[key].recipe in FITTED for key in plan.keys)
 
+    def order(item: Ranked) -> tuple[float, tuple[str, ...]]:
+        return item.loss, item.plan.keys
+
     enough = min(RANKING_IMAGES, everything)
     again = [plan for plan in plans if fitted(plan)][:FINALISTS] if everything > enough else []
-    total = len(plans) + len(again)
-    first = [attempt(plan, enough, number, total) for number, plan in enumerate(plans)]
-    first.sort(key=lambda item: (item[2], item[0].keys))
-    finalists = [item[0] for item in first if fitted(item[0])][: len(again)]
-    last = {plan.keys: attempt(plan, everything, len(plans) + number, total) for number, plan in enumerate(finalists)}
+    judged = min(JUDGED, len(plans)) if metric is not None and len(plans) > 1 else 0
+    total = len(plans) + len(again) + judged
+    first = sorted((attempt(plan, enough, number) for number, plan in enumerate(plans)), key=order)
+    finalists = [item.plan for item in first if fitted(item.plan)][: len(again)]
+    last = {plan.keys: attempt(plan, everything, len(plans) + number) for number, plan in enumerate(finalists)}
+    ranked = sorted((last.get(item.plan.keys, item) for item in first), key=order)
+    if metric is not None:
+        best = []
+        for number, item in enumerate(ranked[:judged]):
+            progress("build", total - judged + number, total, f"the metric of plan {number + 1} of {judged}")
+            best.append(replace(item, score=metric.score(item.built.model)))
+        ranked = [*sorted(best, key=lambda item: (-(item.score or 0.0), *order(item))), *ranked[judged:]]
     progress("build", total, total, "built")
-    return sorted((last.get(item[0].keys, item) for item in first), key=lambda item: (item[2], item[0].keys))
+    return ranked
 
 
 def try_refit(

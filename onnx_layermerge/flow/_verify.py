@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import ModelError, UsageError
@@ -12,6 +13,7 @@ from onnx_layermerge.flow._prepare import Prepared, Progress, bind_usual, data_b
 from onnx_layermerge.graph import (
     Network,
     Packed,
+    Session,
     check_target,
     load_runnable,
     network_of,
@@ -21,7 +23,18 @@ from onnx_layermerge.graph import (
 )
 from onnx_layermerge.latency import EngineOptions, open_backend
 from onnx_layermerge.latency.backends.tensorrt import cast
-from onnx_layermerge.verify import Gate, Verdict, judge, measured_speedup, outputs_of, quality, timing
+from onnx_layermerge.verify import (
+    Decoder,
+    Gate,
+    Verdict,
+    compared,
+    decoder_of,
+    judge,
+    measured_speedup,
+    metric_of,
+    outputs_of,
+    timing,
+)
 
 __all__ = ["verify"]
 
@@ -37,6 +50,8 @@ def verify(
     calib: object = None,
     images: ImageOptions | None = None,
     samples: int = 512,
+    metric: str | Callable[..., float] | None = None,
+    decoder: str | Callable[..., Any] | None = None,
     device: str = "cpu",
     backend: str = "onnxruntime",
     precision: str = "fp32",
@@ -52,6 +67,10 @@ def verify(
     Outputs are compared as the files compute them, on the CPU; ``precision`` is that of the timing.
 
     Args:
+        metric: ``script.py:function`` or a callable; it gets a model as a function (dict of inputs [N, …] -> dict of
+            outputs) and returns a number, higher is better.  A script runs in this process.
+        decoder: ``script.py:function`` or a callable; it gets the dict of outputs and returns (boxes [n, 4] as
+            x1 y1 x2 y2, scores [n], classes [n]) for each image.
         precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, which both models are cast to when they are built.
         save_onnx: folder for both models in these types, as ``original.<precision>.onnx`` and
             ``compressed.<precision>.onnx``, written when all else is done.  Above 1.5 GiB of weights these lie in
@@ -59,16 +78,21 @@ def verify(
         engines: how the TensorRT backends build; with ranges of shapes the usual ones are timed.
 
     Raises:
-        UsageError: the gate bounds what only ``calib`` can show, and there is none.
+        UsageError: the gate bounds what only ``calib`` or ``metric`` can show, and there is none; the metric or the
+            decoder is not there, fails, or returns something else.
         ModelError: one of the files cannot be used, or their interfaces differ, or it is too large to be cast.
         DataError: ``calib`` does not fit the models.
         OutputError: ``save_onnx`` cannot be written, or a file there is one of the inputs or holds its weights.
     """
     gate = gate or Gate()
     if calib is None:
-        for wanted, option in ((gate.min_agreement, "--min-agreement"), (gate.max_kl, "--max-kl")):
+        bounds = (gate.min_agreement, "--min-agreement"), (gate.max_kl, "--max-kl"), (decoder, "--decoder")
+        for wanted, option in bounds:
             if wanted is not None:
                 raise UsageError(f"{option} compares the models' outputs on data; give --calib too.")
+    if gate.max_drop is not None and metric is None:
+        raise UsageError("--max-drop bounds what a metric of your own may lose; give --metric too.")
+    decode = None if decoder is None else decoder_of(decoder)
     first, second = network_of(load_runnable(original)), network_of(load_runnable(compressed))
     if first.inputs != second.inputs or first.outputs != second.outputs:
         raise ModelError(f"{compressed} has other inputs or outputs than {original}; these two cannot be compared.")
@@ -80,19 +104,28 @@ def verify(
     opened = open_backend(backend, device, precision, engines)
     bound = bind_usual(first.inputs, shapes, batch, engines)
     # Before the timing, so that nobody waits for it to read that the data do not fit.
-    compared = None if calib is None else _opened(first, bound, calib, images or ImageOptions(), samples, seed)
+    opened_data = None
+    if calib is not None:
+        opened_data = _opened(first, bound, calib, images or ImageOptions(), samples, seed, decode)
+    if metric is not None:
+        progress("verify", 0, 2, "the metric of the original")
+    measured = None if metric is None else metric_of(metric, first, data_batch(first))
     progress("verify", 0, 2, "timing both models in turn")
     ratio, _ = measured_speedup(
         opened, first.model, second.model, bound, sessions=3, cap_s=30.0, target_half_width=0.005, seed=seed
     )
     found = None
-    if compared is not None:
+    if opened_data is not None:
         progress("verify", 1, 2, "comparing outputs")
-        found = quality(outputs_of(first.model, *compared), second.model, *compared)
+        found = compared(outputs_of(first.model, *opened_data), outputs_of(second.model, *opened_data), decode)
+    values = None
+    if measured is not None:
+        progress("verify", 1, 2, "the metric of the compressed model")
+        values = measured.values(measured.score(second.model))
     unwritten = precision in CAST and save_onnx is None
     files = saved if unwritten or save_onnx is not None else given
     timed = timing(ratio, opened.describe(), first, bound, files, unwritten, device, engines)
-    verdict = judge(gate, ratio, found, timed)
+    verdict = judge(gate, ratio, found, timed, values)
     if save_onnx is not None:
         _save((first, second), saved, precision)
     progress("verify", 2, 2, f"{ratio.ratio:.3f}×")
@@ -100,12 +133,25 @@ def verify(
 
 
 def _opened(
-    network: Network, bound: Mapping[str, tuple[int, ...]], calib: object, images: ImageOptions, samples: int, seed: int
+    network: Network,
+    bound: Mapping[str, tuple[int, ...]],
+    calib: object,
+    images: ImageOptions,
+    samples: int,
+    seed: int,
+    decoder: Decoder | None,
 ) -> tuple[Calibration, int]:
-    """The data and the samples to run at once; raises DataError where they do not fill even one batch."""
+    """The data and the samples to run at once.
+
+    Raises:
+        DataError: the data do not fill even one batch.
+        UsageError: ``decoder`` fails on the outputs of that batch.
+    """
     prepared = Prepared(network, bound, {}, data_batch(network), (), ())
     data = open_data(prepared, calib, images, samples, seed)
-    next(data.batches(prepared.batch), None)
+    feeds = next(data.batches(prepared.batch), None)
+    if decoder is not None and feeds is not None:
+        decoder.check(Session(network.model).run(feeds))
     return data, prepared.batch
 
 

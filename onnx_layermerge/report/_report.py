@@ -11,13 +11,17 @@ from onnx_layermerge.candidates import Candidate, merge_of
 from onnx_layermerge.graph import Network
 from onnx_layermerge.importance import Divergence
 from onnx_layermerge.latency import Ratio
+from onnx_layermerge.verify import Boxes, FitCheck, MetricValues, OutputDrift
 
 __all__ = ["Block", "Rejected", "Report", "as_json", "block_of"]
 
 
 @dataclass(frozen=True)
 class Block:
-    """One replaced stretch: what stands there now, what it saves by the table, how its fit went."""
+    """One replaced stretch: what stands there now, what it saves by the table, how its fit went.
+
+    ``rows_per_unknown`` is how many equations the fit had for each unknown; below 5 only the strongest ridge is used.
+    """
 
     name: str
     recipe: str
@@ -29,21 +33,28 @@ class Block:
     loss_alone: float
     fit_error: float | None
     alpha: float | None
+    rows_per_unknown: float | None
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A plan that was built, or only timed, and not taken."""
+    """A plan that was built, or only timed, and not taken; ``metric`` is the user's own, where it was asked."""
 
     basis: str
     speedup: float
     divergence: float
     blocks: tuple[str, ...]
+    metric: float | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """One compression, whole.  ``validation`` is None when no data were given; times in seconds."""
+    """One compression, whole; times in seconds.
+
+    ``validation``, ``outputs`` and ``boxes`` compare the outputs on samples that no fit has seen, in one figure, each
+    alone, and decoded by the user; None or empty when no data were given.  ``metric`` is the user's own of both models,
+    ``fits`` whether the fits know their own samples better than others (None: nothing was fitted).
+    """
 
     input: str
     output: str
@@ -54,6 +65,10 @@ class Report:
     speedup: Ratio
     measured_now: bool
     validation: Divergence | None
+    outputs: tuple[OutputDrift, ...]
+    boxes: Boxes | None
+    metric: MetricValues | None
+    fits: FitCheck | None
     basis: str
     refitted: bool
     blocks: tuple[Block, ...]
@@ -73,7 +88,7 @@ def block_of(network: Network, candidate: Candidate, saving_s: float, loss: floa
     return Block(
         name=candidate.key,
         recipe=candidate.recipe,
-        kernel=candidate.stage.geometry.kernel if candidate.stages else (),
+        kernel=max((stage.geometry.kernel for stage in candidate.stages), key=math.prod, default=()),
         groups=candidate.stage.groups if candidate.stages else 1,
         convs=len(candidate.region.convs),
         certificate=merge.certificate.kind if merge is not None else "lossy",
@@ -81,6 +96,7 @@ def block_of(network: Network, candidate: Candidate, saving_s: float, loss: floa
         loss_alone=loss,
         fit_error=None if fit is None else fit.error,
         alpha=None if fit is None else fit.alpha,
+        rows_per_unknown=None if fit is None else fit.rows_per_unknown,
     )
 
 

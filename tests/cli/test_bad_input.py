@@ -180,7 +180,7 @@ def test_bad_speedup(speedup: str, model, compress) -> None:
         ["--shapes", "other:1x3x8x8"],
         ["--shapes", "x:1x3x9x8"],
         ["--shapes", "x:1x3x8"],
-        ["--preset", "lite"],
+        ["--preset", "lite", "--scale", "0"],
         ["--val", "images"],
         ["--report", "report.txt"],
         ["another.onnx"],
@@ -284,9 +284,45 @@ def test_gate_that_is_missed(model, run) -> None:
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("words", [["--min-agreement", "0.5"], ["--max-kl", "1"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--min-agreement", "0.5"], ["--max-kl", "1"], ["--preset", "lite"]], ids=" ".join)
 def test_gate_on_outputs_needs_data(words: list[str], model, run) -> None:
     assert_refused(run("verify", model, model, *words), 2, words[0], "--calib")
+
+
+def test_a_bound_on_the_metric_needs_one(model, run) -> None:
+    assert_refused(run("verify", model, model, "--max-drop", "0.5"), 2, "--max-drop", "--metric")
+
+
+MISTAKES = {
+    "mine.py": "names no function",
+    "none.py:top1": "there is no script",
+    "mine.py:top5": "has no function 'top5'",
+    "mine.py:nothing": "returned",
+    "mine.py:nan": "returned",
+    "mine.py:fails": "line 6 (ZeroDivisionError",
+    "broken.py:top1": "line 1 (SyntaxError",
+}
+
+
+@pytest.mark.parametrize("given", MISTAKES)
+@pytest.mark.parametrize("option", ["--metric", "--decoder"])
+def test_a_metric_or_decoder_that_is_none(option: str, given: str, tmp_path, model, store, compress, run) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def nothing(given):\n    pass\ndef nan(given):\n    return float('nan')\ndef fails(given):\n    1 / 0\n"
+    )
+    (tmp_path / "broken.py").write_text("def top1(:\n")
+    words = [option, tmp_path / given, "--calib", store / "calib.npz"]
+    for result in (compress(model, *words), run("verify", model, model, *words)):
+        assert_refused(result, 2, option, str(tmp_path / given.split(":")[0]), MISTAKES[given])
+
+
+@pytest.mark.parametrize("command", ["compress", "verify"])
+def test_a_decoder_needs_data(command: str, tmp_path, model, compress, run) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text("def boxes(outputs):\n    return []\n")
+    words = ["--decoder", f"{script}:boxes"]
+    result = compress(model, *words) if command == "compress" else run("verify", model, model, *words)
+    assert_refused(result, 2, "--decoder", "--calib")
 
 
 @pytest.mark.parametrize("value", ["nan", "-1", "82", "most"])

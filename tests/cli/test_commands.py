@@ -91,7 +91,8 @@ def test_compress_writes_a_model_that_runs(compressed: Compressed, samples) -> N
 
 def test_compress_tells_what_it_did_on_stdout(compressed: Compressed) -> None:
     text = compressed.result.stdout
-    for part in ("95 % interval", "asked 1.05×", "Replaced", "KL alone", "validation", "plans ", "time ", "verify"):
+    said = ("95 % interval", "asked 1.05×", "Replaced", "KL alone", "Drift", "validation", "plans ", "time ", "verify")
+    for part in said:
         assert part in text
     assert "Error" not in compressed.result.stderr
 
@@ -170,11 +171,52 @@ def test_verify_misses_a_gate_with_a_line_for_each_bound(compressed: Compressed,
     )  # fmt: skip
     assert result.exit_code == 3
     verdict = json.loads(result.stdout)
-    assert set(verdict) == {"speedup", "quality", "failures", "passed", "timing"}
+    assert set(verdict) == _fields(onnx_layermerge.Verdict) | {"passed"}
+    assert [output["name"] for output in verdict["outputs"]] == ["y"]
     assert verdict["passed"] is False
     lines = result.stderr.splitlines()
     assert len(lines) == 2 and all(line.startswith("Error: ") for line in lines)
     assert "100×" in lines[0]
+
+
+@pytest.fixture(scope="module")
+def judges(tmp_path_factory, samples) -> Path:
+    """A metric and a decoder as a user writes them, in one file with their own data."""
+    path = tmp_path_factory.mktemp("judges") / "mine.py"
+    np.save(path.with_name("data.npy"), samples)
+    path.write_text(
+        "from pathlib import Path\nimport numpy as np\n"
+        "DATA = np.load(Path(__file__).with_name('data.npy'))\n"
+        "def spread(run):\n    return run({'x': DATA})['y'].std()\n"
+        "def boxes(outputs):\n    return [([[0, 0, 9, 9]], [y.max()], [y.argmax()]) for y in outputs['y']]\n"
+    )
+    return path
+
+
+def test_verify_with_a_metric_and_a_decoder(compressed: Compressed, store, judges, run) -> None:
+    words = ("verify", compressed.input, compressed.output, "--calib", store / "calib.npz", "--quiet")
+    mine = ("--metric", f"{judges}:spread", "--decoder", f"{judges}:boxes")
+    held = run(*words, *mine, "--max-drop", 100)
+    assert held.exit_code == 0, held.output
+    for part in ("Drift", "cosine", "SNR, dB", "boxes ", "matched of the original's 40", "metric ", "mine.py:spread"):
+        assert part in held.stdout
+    verdict = _json(run(*words, *mine, "--json"))
+    assert verdict["metric"]["original"] == pytest.approx(_spread(compressed.input, judges), rel=1e-4)
+    assert verdict["metric"]["compressed"] == pytest.approx(_spread(compressed.output, judges), rel=1e-4)
+    assert verdict["boxes"]["found"] == pytest.approx(verdict["quality"]["agreement"])
+
+
+def _spread(model: Path, judges: Path) -> float:
+    (scores,) = ort.InferenceSession(str(model)).run(None, {"x": np.load(judges.with_name("data.npy"))})
+    return float(scores.std())
+
+
+def test_verify_misses_the_bound_on_the_metric(model, judges, run) -> None:
+    lower = judges.with_name("lower.py")  # of each model less than of the one before
+    lower.write_text("CALLS = []\ndef metric(run):\n    CALLS.append(1)\n    return 5 - len(CALLS)\n")
+    result = run("verify", model, model, "--metric", f"{lower}:metric", "--max-drop", 0.5, "--quiet")
+    assert result.exit_code == 3
+    assert result.stderr == "Error: the metric fell by 1, from 4 to 3, more than 0.5.\n"
 
 
 def test_doctor_lists_backends_with_reasons(run) -> None:

@@ -107,3 +107,14 @@ def test_image_options_reach_the_package(echo: click.Command) -> None:
 def test_image_options_without_images_are_a_mistake(echo: click.Command) -> None:
     with pytest.raises(click.UsageError, match="--preset"):
         _invoke(echo, "--preset", "lite")
+
+
+def test_they_say_the_range_of_built_in_pictures_where_a_command_takes_those() -> None:
+    @click.command()
+    @data_options(samples=7, pictures=True)
+    def command(**words: Any) -> dict[str, Any]:
+        return words
+
+    words = _invoke(command, "--preset", "lite")
+    assert words["calib"] is None and words["images"].preset == "lite"
+    assert "scikit-image" in next(option.help or "" for option in command.params if option.name == "calib")

@@ -28,10 +28,18 @@ def test_the_public_names() -> None:
     assert data_room.__all__ == [
         "CACHE_BYTES",
         "PRESETS",
+        "SMALLEST_SIDE",
         "Calibration",
         "ImageOptions",
         "InputSpec",
+        "Pictures",
+        "Range",
+        "answers",
+        "built_in_pictures",
+        "infer_range",
         "load_calibration",
+        "same_answer",
+        "suspicious_range",
         "with_mixtures",
     ]
 

@@ -113,7 +113,7 @@ def test_nothing_is_written_when_the_comparison_fails(
         raise ModelError("it stopped.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("onnx_layermerge.flow._verify.quality", fail)
+        patch.setattr("onnx_layermerge.flow._verify.compared", fail)
         with pytest.raises(ModelError, match="it stopped"):
             verify(path, path, calib=jobs.samples(net), save_onnx=tmp_path)
     assert machine.built and digests(tmp_path) == before

@@ -6,10 +6,11 @@ import pytest
 
 from onnx_layermerge.importance import Divergence
 from onnx_layermerge.latency import Ratio
-from onnx_layermerge.verify import Gate, judge
+from onnx_layermerge.verify import Compared, Gate, MetricValues, judge
 
 SPEED = Ratio(1.5, 1.48, 1.52, 3e-3, 2e-3, 1.49, 40, "precise")
-CLOSE = Divergence(kl=0.02, relative=0.01, agreement=0.97)
+CLOSE = Compared(Divergence(kl=0.02, relative=0.01, agreement=0.97), (), None)
+METRIC = MetricValues("top1", 0.75, 0.7)
 
 
 def test_a_gate_that_asks_nothing_is_passed() -> None:
@@ -26,19 +27,26 @@ def test_a_gate_that_asks_nothing_is_passed() -> None:
         (Gate(min_agreement=0.98), "agreement 97.0% is below 98.0%"),
         (Gate(max_kl=0.02), None),
         (Gate(max_kl=0.01), "divergence 0.0200 is above 0.01"),
+        (Gate(max_drop=0.051), None),
+        (Gate(max_drop=0.049), "the metric fell by 0.05, from 0.75 to 0.7, more than 0.049"),
     ],
 )
 def test_each_bound(gate: Gate, failure: str | None) -> None:
-    verdict = judge(gate, SPEED, CLOSE)
+    verdict = judge(gate, SPEED, CLOSE, metric=METRIC)
     assert verdict.failures == (() if failure is None else (failure,)) and verdict.passed == (failure is None)
 
 
 def test_bounds_on_quality_fail_without_data_and_on_what_is_no_number() -> None:
-    gate = Gate(min_agreement=0.1, max_kl=10.0)
-    assert len(judge(gate, SPEED, None).failures) == 2
-    unknown = dataclasses.replace(CLOSE, agreement=float("nan"), kl=float("nan"))
-    assert len(judge(gate, SPEED, unknown).failures) == 2
+    gate = Gate(min_agreement=0.1, max_kl=10.0, max_drop=1.0)
+    assert len(judge(gate, SPEED, None).failures) == 3
+    unknown = dataclasses.replace(CLOSE, divergence=Divergence(float("nan"), 0.0, float("nan")))
+    assert len(judge(gate, SPEED, unknown).failures) == 3
+
+
+def test_a_metric_that_rises_is_no_drop() -> None:
+    better = MetricValues("top1", 0.7, 0.75)
+    assert better.drop == pytest.approx(-0.05) and judge(Gate(max_drop=0.0), SPEED, None, metric=better).passed
 
 
 def test_every_failure_is_told() -> None:
-    assert len(judge(Gate(2.0, 0.99, 0.001), SPEED, CLOSE).failures) == 3
+    assert len(judge(Gate(2.0, 0.99, 0.001, 0.01), SPEED, CLOSE, metric=METRIC).failures) == 4

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from olm.judged import show_boxes, show_metric, show_outputs
 from olm.options import (
     METHODS,
     MODEL,
@@ -15,6 +16,7 @@ from olm.options import (
     data_options,
     device_options,
     engine_options,
+    metric_options,
     model_options,
     output_options,
     profile_option,
@@ -34,8 +36,9 @@ __all__ = ["compress"]
 @click.argument("input", metavar="IN.onnx", type=MODEL)
 @click.argument("output", metavar="OUT.onnx", type=MODEL)
 @click.option("--speedup", type=float, required=True, metavar="X", help="Wanted speed-up, above 1; it is measured.")
-@data_options(samples=512)
+@data_options(samples=512, pictures=True)
 @click.option("--val", metavar="SOURCE", help="Samples that choose between plans.  [default: a quarter of --calib]")
+@metric_options
 @click.option(
     "--method", type=click.Choice(METHODS), default="olm", show_default=True,
     help="olm: all replacements; drop: nothing is fitted; layermerge: merges by algebra alone, the paper's baseline.",
@@ -128,10 +131,16 @@ def _show(result: Report) -> None:
         title="Replaced",
     )
     say()
+    show_outputs(result.outputs)
     if result.validation is not None:
         agreement = result.validation.agreement
         agreed = "" if math.isnan(agreement) else f", the same top-1 for {agreement:.1%}"
         say(f"validation  KL {result.validation.kl:.4g}{agreed}, on the samples that chose between plans")
+    if result.fits is not None:
+        fits = result.fits
+        say(f"fits        KL {fits.fit_loss:.4g} on samples that they saw, {fits.held_out_loss:.4g} on held-out ones")
+    show_boxes(result.boxes)
+    show_metric(result.metric)
     say(f"plans       {len(result.rejected)} others were measured and rejected")
     say(f"blocks      {result.timed_blocks} timed, {result.reused_blocks} read from the profile")
     say("time        " + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items()))

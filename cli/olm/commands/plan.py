@@ -33,7 +33,7 @@ ROWS = 12
 
 @click.command(short_help="Show what each speed-up is expected to cost.")
 @click.argument("input", metavar="IN.onnx", type=MODEL)
-@data_options(samples=256)
+@data_options(samples=256, pictures=True)
 @click.option(
     "--method", type=click.Choice(METHODS), default="olm", show_default=True, help="Replacements to plan with."
 )

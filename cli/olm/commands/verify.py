@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from olm.judged import show_boxes, show_metric, show_outputs
 from olm.options import (
     MODEL,
     data_options,
     device_options,
     engine_options,
+    metric_options,
     model_options,
     output_options,
     seed_option,
@@ -36,7 +38,12 @@ __all__ = ["verify"]
     help="Fail unless the top-1 class is the same on this share of --calib, 0 to 1.",
 )
 @click.option("--max-kl", type=Finite(0), metavar="NATS", help="Fail if the outputs on --calib lie further apart.")
+@click.option(
+    "--max-drop", type=Finite(0), metavar="NUMBER",
+    help="Fail if --metric falls by more than this, in its own units.",
+)
 @data_options(samples=512)
+@metric_options
 @device_options
 @engine_options
 @click.option(
@@ -52,6 +59,7 @@ def verify(
     min_speedup: float | None,
     min_agreement: float | None,
     max_kl: float | None,
+    max_drop: float | None,
     as_json: bool,
     quiet: bool,
     **words: Any,
@@ -62,7 +70,7 @@ def verify(
     """
     import onnx_layermerge
 
-    gate = onnx_layermerge.Gate(min_speedup, min_agreement, max_kl)
+    gate = onnx_layermerge.Gate(min_speedup, min_agreement, max_kl, max_drop)
     with showing(quiet) as progress:
         verdict = onnx_layermerge.verify(original, compressed, gate=gate, progress=progress, **words)
     if as_json:
@@ -75,11 +83,14 @@ def verify(
 
 def _show(compressed: str, verdict: Verdict) -> None:
     say(f"{compressed}: {interval(verdict.speedup)}", "bold")
+    show_outputs(verdict.outputs)
     if verdict.quality is not None:
         agreement = verdict.quality.agreement
         say(f"divergence  {verdict.quality.kl:.4g}, relative error {verdict.quality.relative:.4g}")
         if not math.isnan(agreement):
             say(f"agreement   {agreement:.1%} of the samples have the same top-1")
+    show_boxes(verdict.boxes)
+    show_metric(verdict.metric)
     if verdict.timing is not None:
         timing = verdict.timing
         say(f"times       medians of {timing.kind}, {ms(timing.a_ms)} ms -> {ms(timing.b_ms)} ms, on {timing.device}")

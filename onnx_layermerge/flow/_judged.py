@@ -1,0 +1,148 @@
+"""How good the result is: output by output, by the user's own measures, and whether the fits overfit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil, log10
+from typing import Any
+
+import numpy as np
+
+from onnx_layermerge.data import Calibration
+from onnx_layermerge.errors import UsageError
+from onnx_layermerge.flow._choose import Chosen, Run
+from onnx_layermerge.flow._prepare import Prepared, Progress
+from onnx_layermerge.flow._rank import bounded
+from onnx_layermerge.graph import Session
+from onnx_layermerge.importance import collect
+from onnx_layermerge.verify import (
+    WORST,
+    Compared,
+    Decoder,
+    FitCheck,
+    Metric,
+    MetricValues,
+    compared,
+    decoder_of,
+    fit_check,
+    metric_of,
+    outputs_of,
+    sample_losses,
+)
+
+__all__ = ["Judgement", "Judges", "judge", "judges", "overfitted"]
+
+# Enough for ranks; the last fifth of what a fit is given decides on its ridge and is not solved on.
+CHECKED = 256
+SOLVED = 0.8
+# Fewer held-out samples than this, and no test sees even fits that know nothing but their samples.
+FEW_HELD_OUT = 8
+
+OVERFITTED = (
+    "the fits know their own samples better than others: {held_out} are typically {ratio:.1f} times as far from the"
+    " original as those that were fitted on; give --calib about {needed} samples (now {now}){more}"
+)
+
+UNDECIDED = (
+    "{held_out} held-out samples are too few to tell whether the fits know only their own {fitted}: give --calib more"
+    " samples (now {now}); if they do, it takes about {needed}"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Judges:
+    """The user's own measures, loaded and tried on the original."""
+
+    metric: Metric | None = None
+    decoder: Decoder | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What is said of the result; ``compared`` and ``fits`` need data, ``fits`` a fit among the plan's blocks."""
+
+    compared: Compared | None
+    metric: MetricValues | None
+    fits: FitCheck | None
+
+
+def judges(
+    prepared: Prepared,
+    metric: str | Callable[..., float] | None,
+    decoder: str | Callable[..., Any] | None,
+    data: Calibration | None,
+    progress: Progress,
+) -> Judges:
+    """Load both and try them on the original, so that a mistake is seen before anything takes long.
+
+    Raises:
+        UsageError: one is not there, fails, or returns something else; a decoder without ``data``.
+    """
+    decode = None if decoder is None else decoder_of(decoder)
+    if decode is not None:
+        if data is None:
+            raise UsageError("--decoder compares detections on data; give --calib too.")
+        for feeds in islice(data.batches(prepared.batch), 1):
+            decode.check(Session(prepared.network.model).run(feeds))
+    if metric is None:
+        return Judges(decoder=decode)
+    progress("read", 0, 1, "the metric of the original")
+    judged = metric_of(metric, prepared.network, prepared.batch)
+    progress("read", 1, 1, "the metric of the original")
+    return Judges(judged, decode)
+
+
+def judge(run: Run, chosen: Chosen, held_out: Calibration | None, by: Judges) -> Judgement:
+    """Hold the chosen model against the original; ``held_out`` are plain samples that no fit has seen."""
+    prepared, model = run.prepared, chosen.model
+    values = None
+    if by.metric is not None:
+        run.progress("verify", 0, 0, "the metric of the result")
+        values = by.metric.values(by.metric.score(model))
+    if held_out is None:
+        return Judgement(None, values, None)
+    wanted = outputs_of(prepared.network.model, held_out, prepared.batch)
+    got = outputs_of(model, held_out, prepared.batch)
+    fits = None
+    if run.fit_data is not None and chosen.built.fits:
+        fitted = _seen(run, chosen, run.fit_data)
+        fits = fit_check(fitted, sample_losses(wanted, got), len(run.fit_data))
+    return Judgement(compared(wanted, got, by.decoder), values, fits)
+
+
+def _seen(run: Run, chosen: Chosen, data: Calibration) -> np.ndarray:
+    """Losses [n] of samples that the fits were solved on: the first of their data, as far as memory allows."""
+    prepared = run.prepared
+    count = min(CHECKED, ceil(SOLVED * len(data)), len(bounded(prepared, data, run.seed)))
+    feeds = list(islice(data.batches(prepared.batch), ceil(count / prepared.batch)))
+    outputs = [collect(Session(model).run, feeds) for model in (prepared.network.model, chosen.model)]
+    return sample_losses(*outputs)[:count]
+
+
+def overfitted(fits: FitCheck | None, *, held_out: int, separate: bool, samples: int) -> list[str]:
+    """The warning about a plan whose fits need more samples, or where nobody can tell.
+
+    ``held_out`` is how many were held out, of --calib or, where ``separate``, of --val; ``samples`` the limit on both.
+    """
+    if fits is None:
+        return []
+    now = fits.samples + (0 if separate else held_out)
+    if fits.needed is None and held_out < FEW_HELD_OUT:
+        needed = _rounded(WORST * now)
+        return [UNDECIDED.format(held_out=held_out, fitted=fits.samples, now=now, needed=needed)]
+    if fits.needed is None:
+        return []
+    needed = _rounded(fits.needed * now / fits.samples)
+    more = " and raise --samples" if needed > samples else ""
+    if separate:
+        more += ", of the kind that --val has: what --calib does not show at all cannot be learned from more of it"
+    said = "the samples of --val" if separate else "held-out samples"
+    return [OVERFITTED.format(held_out=said, ratio=fits.ratio, needed=needed, now=now, more=more)]
+
+
+def _rounded(number: float) -> int:
+    """Up to two digits: it is an estimate."""
+    step = int(10 ** max(0, int(log10(number)) - 1))
+    return ceil(number / step) * step

@@ -1,0 +1,98 @@
+"""Answers are looked at before anything is concluded from them; sources that memory cannot hold end in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnx_layermerge.data import Calibration, InputSpec, _memory, answers, load_calibration, same_answer
+from onnx_layermerge.errors import DataError
+from tests import zoo
+
+SPEC = InputSpec("x", ("N", 3, 4, 4), np.dtype(np.float32))
+
+
+def data(values: np.ndarray) -> Calibration:
+    return load_calibration({"x": values.astype(np.float32)}, [SPEC])
+
+
+def logs() -> ir.Model:
+    """ln(x), which is NaN below 0."""
+    net = zoo.Net()
+    return ir.from_proto(net.proto(net.node("Log", net.input("x", SPEC.shape), name="y")))
+
+
+def test_answers_are_those_of_the_model() -> None:
+    values = np.random.default_rng(0).uniform(1, 2, (10, 3, 4, 4))
+    found = answers(logs(), data(values), 4)
+    np.testing.assert_allclose(found["y"], np.log(values), rtol=1e-5, atol=1e-6)
+    assert len(answers(logs(), data(values), 2, limit=6)["y"]) == 6
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.0])
+def test_one_that_is_no_number_is_an_error(bad: float) -> None:
+    values = np.ones((10, 3, 4, 4))
+    values[7, 0, 0, 0] = bad
+    with pytest.raises(DataError, match="output 'y' is NaN or infinite in 1 of 3 batches"):
+        answers(logs(), data(values), 4)
+
+
+def test_the_share_of_the_commonest_answer() -> None:
+    scores = np.eye(4, dtype=np.float32)[[1, 1, 1, 2]]
+    assert same_answer({"scores": scores}) == 0.75
+    # Nothing else is class scores: boxes, images, counts.
+    others = {"boxes": np.zeros((4, 2, 2), np.float32), "one": np.zeros((4, 1), np.float32), "n": np.zeros((4, 3), int)}
+    assert same_answer(others) is None
+    assert same_answer({**others, "scores": scores}) == 0.75
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_field_of_one_colour_is_constant(channels_last: bool) -> None:
+    colours = np.random.default_rng(0).uniform(0, 1, (6, 3, 1, 1)) * np.ones((1, 1, 4, 4))
+    colours[5] += np.random.default_rng(1).uniform(0, 0.1, (3, 4, 4))
+    spec = SPEC
+    if channels_last:
+        colours, spec = colours.transpose(0, 2, 3, 1), InputSpec("x", ("N", 4, 4, 3), np.dtype(np.float32))
+    notes = load_calibration({"x": colours.astype(np.float32)}, [spec]).warnings
+    assert any(note.startswith("5 of 6 ") and "one colour" in note for note in notes)
+
+
+def test_stripes_are_not_constant() -> None:
+    stripes = np.zeros((40, 3, 4, 4))
+    stripes += np.arange(4) + np.arange(40).reshape(-1, 1, 1, 1)
+    assert not data(stripes).warnings
+
+
+def test_a_stream_larger_than_memory_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream() -> Iterator[dict[str, np.ndarray]]:
+        for _ in range(100):
+            yield {"x": np.random.default_rng(0).uniform(0, 1, (1, 3, 4, 4)).astype(np.float32)}
+
+    monkeypatch.setattr(_memory, "free_bytes", lambda: 2 * 50 * 3 * 4 * 4 * 4)
+    with pytest.raises(DataError, match=r"\(51 samples\) would take .* are free: use fewer samples \(--samples\)"):
+        load_calibration(stream(), [SPEC])
+    assert len(load_calibration(stream(), [SPEC], limit=50)) == 50
+
+
+def test_a_packed_file_larger_than_memory_is_refused_and_a_plain_one_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).uniform(0, 1, (64, 3, 4, 4)).astype(np.float32)
+    np.savez_compressed(tmp_path / "packed.npz", x=values)
+    np.savez(tmp_path / "plain.npz", x=values)
+    monkeypatch.setattr(_memory, "free_bytes", lambda: values.nbytes)
+    with pytest.raises(DataError, match=r"packed\.npz would take .*--samples"):
+        load_calibration(tmp_path / "packed.npz", [SPEC])
+    assert len(load_calibration(tmp_path / "packed.npz", [SPEC], limit=32)) == 32
+    assert len(load_calibration(tmp_path / "plain.npz", [SPEC])) == 64
+
+
+def test_free_memory_is_known_here_and_nowhere_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _memory.free_bytes()
+    assert found is None or found > 1 << 20
+    monkeypatch.setattr(_memory, "free_bytes", lambda: None)
+    _memory.check_fits(1 << 60, "everything")
