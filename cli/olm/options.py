@@ -129,7 +129,7 @@ def engine_options(command: F) -> F:
         ),
         click.option(
             "--build-limit", "build_limit_s", type=Finite(1), metavar="SECONDS",
-            help="TensorRT: a block whose engine takes longer is one that cannot be built.  [default: 600]",
+            help="TensorRT: a block or model whose engine takes longer is one that cannot be built.  [default: 600]",
         ),
     )(cast(F, call))  # fmt: skip
 

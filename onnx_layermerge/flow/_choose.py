@@ -19,10 +19,10 @@ from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import ModelError, TargetError
 from onnx_layermerge.flow._loop import Loop, Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress
-from onnx_layermerge.flow._rank import Ranked, rank, try_refit
+from onnx_layermerge.flow._rank import Ranked, rank
+from onnx_layermerge.flow._weights import Weights, settle
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.plan import Choice
-from onnx_layermerge.recover import Built
 from onnx_layermerge.report import Rejected
 from onnx_layermerge.rewrite import finish
 from onnx_layermerge.verify import Metric, measured_speedup
@@ -41,7 +41,10 @@ SESSIONS = 3
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Everything a choice works with; ``original`` is the input file's model."""
+    """Everything a choice works with; ``original`` is the input file's model.
+
+    ``everything``: the samples of ``fit_data`` and those that were held out of the same source; None: no such.
+    """
 
     prepared: Prepared
     backend: Backend
@@ -53,6 +56,7 @@ class Run:
     progress: Progress
     original: ir.Model
     metric: Metric | None = None
+    everything: Calibration | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +65,9 @@ class Chosen:
 
     model: ir.Model
     plan: Plan
-    built: Built
+    weights: Weights
     speedup: Ratio
     measured_now: bool
-    refitted: bool
     rejected: tuple[Rejected, ...]
 
 
@@ -139,17 +142,23 @@ def _much_worse(run: Run, item: Ranked, best: Ranked) -> bool:
 
 def _finished(run: Run, item: Ranked, refitting: bool, origin: Mapping[str, str]) -> Chosen:
     """The plan's model as it would be written, timed by its very bytes."""
-    plan, built, refitted = item.plan, item.built, False
-    if refitting and run.fit_data is not None:
-        again, _, refitted = try_refit(
-            run.prepared, plan, built, item.loss, run.fit_data, run.validation, run.seed, run.progress
-        )
-        if refitted and run.metric is not None:
-            refitted = run.metric.score(again.model) >= run.metric.score(built.model)
-        built = again if refitted else built
+    plan = item.plan
+    weights = settle(
+        run.prepared,
+        item,
+        run.fit_data,
+        run.everything,
+        run.validation,
+        refitting=refitting,
+        metric=run.metric,
+        seed=run.seed,
+        progress=run.progress,
+    )
     network = run.prepared.network
     provenance = {**origin, "plan": json.dumps(plan.keys), "basis": plan.basis}
-    model = finish(network, built.model, provenance)
+    if weights.written.refitted:
+        provenance["refitted"] = json.dumps(weights.written.refitted)
+    model = finish(network, weights.written.model, provenance)
     ratio, now = measured_speedup(
         run.backend,
         run.original,
@@ -163,4 +172,4 @@ def _finished(run: Run, item: Ranked, refitting: bool, origin: Mapping[str, str]
         progress=lambda done, total, what: run.progress("verify", done, total, what),
     )
     run.loop.best = max(run.loop.best, ratio.low)
-    return Chosen(model, plan, built, ratio, now, refitted, ())
+    return Chosen(model, plan, weights, ratio, now, ())

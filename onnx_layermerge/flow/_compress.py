@@ -55,7 +55,7 @@ def compress(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
     engines: EngineOptions | None = None,
-    refit_mode: str = "off",
+    refit_mode: str = "auto",
     rivals: int = 12,
     seed: int = 0,
     progress: Progress = quiet,
@@ -79,7 +79,8 @@ def compress(
             metadata say so, and the result is measured here all the same.
         require_builds: report of ``build_only`` as JSON; candidates that did not build, or are not in it, are not
             offered.
-        refit_mode: "off", or "auto": re-solve kept convolutions when validation gains a tenth by it.
+        refit_mode: "off", or "auto": kept convolutions are solved again, near their weights, where validation gains by
+                it; with ``method`` "olm" and the user's own samples only.
         rivals: how many plans are built and compared; 1 takes the program's own by the first measure of loss.
 
     Returns:
@@ -138,7 +139,9 @@ def compress(
         if method == "layermerge" or rivals == 1:
             name = "kl" if "kl" in bases else next(iter(bases))
             bases, rivals = {name: bases[name]}, 1
-        run = Run(prepared, opened, table, loop, fit_data, judged, seed, progress, original, by.metric)
+        run = Run(
+            prepared, opened, table, loop, fit_data, judged, seed, progress, original, by.metric, found.everything
+        )
         origin = {
             "version": _version(),
             "method": method,
@@ -149,7 +152,9 @@ def compress(
             "calibration.sha256": found.digest,
             **({} if other is None else {"profile.mismatch": other.text()}),
         }
-        chosen = choose(run, bases, speedup, count=rivals, refitting=refit_mode == "auto", origin=origin)
+        # Pictures of no relation to what the model sees teach kept layers nothing.
+        refitting = refit_mode == "auto" and method == "olm" and not found.pictures
+        chosen = choose(run, bases, speedup, count=rivals, refitting=refitting, origin=origin)
     clock.mark("build and verify")
     result = judge(run, chosen, None if fit_data is None else validation, by)
     if result.compared is not None:
@@ -180,14 +185,15 @@ def compress(
         metric=result.metric,
         fits=result.fits,
         basis=chosen.plan.basis,
-        refitted=chosen.refitted,
+        refitted=chosen.weights.written.refitted,
+        fitted_on=chosen.weights.samples,
         blocks=tuple(
             block_of(
                 network,
                 by_key[key],
                 timed.savings_s[key],
                 scores.by_key[key].divergence.kl,
-                chosen.built.fits.get(key),
+                chosen.weights.judged.fits.get(key),
             )
             for key in chosen.plan.keys
         ),

@@ -62,7 +62,8 @@ ALIKE_SHARE = 0.9
 class Samples:
     """What a run fits on (None: nothing is fitted) and judges by.
 
-    ``mixing``: whether mixtures stand in for another source; ``pictures``: the samples are the built-in ones.
+    ``mixing``: whether mixtures stand in for another source; ``pictures``: the samples are the built-in ones;
+    ``everything``: the source that both parts are from, where it is one.
     """
 
     fit: Calibration | None
@@ -71,6 +72,7 @@ class Samples:
     warnings: tuple[str, ...]
     mixing: bool = False
     pictures: bool = False
+    everything: Calibration | None = None
 
 
 def open_samples(
@@ -96,7 +98,8 @@ def open_samples(
         answers(prepared.network.model, part, prepared.batch)
     for part in (fit,) if val is None else (fit, validation):
         warnings += _doubts(prepared, part)
-    return Samples(fit, validation, digest, warnings, mixing=val is None)
+    whole = data if val is None else None
+    return Samples(fit, validation, digest, warnings, mixing=val is None, everything=whole)
 
 
 def choosable(prepared: Prepared, found: Samples, method: str) -> Prepared:

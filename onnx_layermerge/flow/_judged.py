@@ -95,18 +95,21 @@ def judges(
 
 
 def judge(run: Run, chosen: Chosen, held_out: Calibration | None, by: Judges) -> Judgement:
-    """Hold the chosen model against the original; ``held_out`` are plain samples that no fit has seen."""
-    prepared, model = run.prepared, chosen.model
+    """Hold the chosen plan against the original; ``held_out`` are plain samples that no fit has seen.
+
+    On samples with the weights from before those were fitted on too, by the user's metric with those that are written.
+    """
+    prepared = run.prepared
     values = None
     if by.metric is not None:
         run.progress("verify", 0, 0, "the metric of the result")
-        values = by.metric.values(by.metric.score(model))
+        values = by.metric.values(by.metric.score(chosen.model))
     if held_out is None:
         return Judgement(None, values, None)
     wanted = outputs_of(prepared.network.model, held_out, prepared.batch)
-    got = outputs_of(model, held_out, prepared.batch)
+    got = outputs_of(chosen.weights.judged.model, held_out, prepared.batch)
     fits = None
-    if run.fit_data is not None and chosen.built.fits:
+    if run.fit_data is not None and chosen.weights.judged.fits:
         fitted = _seen(run, chosen, run.fit_data)
         fits = fit_check(fitted, sample_losses(wanted, got), len(run.fit_data))
     return Judgement(compared(wanted, got, by.decoder), values, fits)
@@ -117,7 +120,7 @@ def _seen(run: Run, chosen: Chosen, data: Calibration) -> np.ndarray:
     prepared = run.prepared
     count = min(CHECKED, ceil(SOLVED * len(data)), len(bounded(prepared, data, run.seed)))
     feeds = list(islice(data.batches(prepared.batch), ceil(count / prepared.batch)))
-    outputs = [collect(Session(model).run, feeds) for model in (prepared.network.model, chosen.model)]
+    outputs = [collect(Session(model).run, feeds) for model in (prepared.network.model, chosen.weights.judged.model)]
     return sample_losses(*outputs)[:count]
 
 

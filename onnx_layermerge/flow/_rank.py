@@ -18,10 +18,10 @@ from onnx_layermerge.flow._timed import Timed
 from onnx_layermerge.graph import Session
 from onnx_layermerge.importance import Scores, collect, score
 from onnx_layermerge.plan import Choice, Joint
-from onnx_layermerge.recover import Built, build, refit
+from onnx_layermerge.recover import Built, build
 from onnx_layermerge.verify import Metric, quality
 
-__all__ = ["Ranked", "bounded", "joint_loss", "loss_bases", "rank", "scored", "try_refit"]
+__all__ = ["Ranked", "bounded", "joint_loss", "loss_bases", "rank", "scored"]
 
 # Images a fit sees while single blocks, then whole plans, are only being ranked; the finalists are built with all.
 # Fewer would be unfair to fitted plans: they gain from every image, drops do not.
@@ -31,7 +31,6 @@ RANKING_IMAGES = 192
 FINALISTS = 3
 # A user's metric may take minutes: it sees this many plans, the best by divergence.
 JUDGED = 4
-REFIT_GAIN = 0.9
 # Outputs of images (segmentation) are large; a set of them is held for every candidate of one exit.
 OUTPUT_BYTES = 48 << 20
 
@@ -169,30 +168,3 @@ def rank(
     progress("build", total, total, "built")
     return ranked
 
-
-def try_refit(
-    prepared: Prepared,
-    plan: Plan,
-    built: Built,
-    loss: float,
-    fit_data: Calibration,
-    validation: Calibration,
-    seed: int,
-    progress: Progress,
-) -> tuple[Built, float, bool]:
-    """Refit the kept convolutions, and keep that only if validation gains clearly."""
-    network, batch = prepared.network, prepared.batch
-    by_key = {candidate.key: candidate for candidate in prepared.candidates}
-    again = refit(
-        network,
-        [by_key[key] for key in plan.keys],
-        built,
-        fit_data,
-        images=len(fit_data),
-        batch=batch,
-        seed=seed,
-        progress=lambda done, total, what: progress("refit", done, total, what),
-    )
-    wanted = collect(Session(network.model).run, validation.batches(batch))
-    new = quality(wanted, again.model, validation, batch).kl
-    return (again, new, True) if new < REFIT_GAIN * loss else (built, loss, False)

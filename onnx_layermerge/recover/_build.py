@@ -25,11 +25,15 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """The compressed model, its fits by candidate key, and where dropped values now come from."""
+    """The compressed model, its fits by candidate key, and where dropped values now come from.
+
+    ``refitted`` names the kept convolutions whose weights were solved again.
+    """
 
     model: ir.Model
     fits: dict[str, Fit]
     aliases: dict[str, str]
+    refitted: tuple[str, ...] = ()
 
 
 def build(

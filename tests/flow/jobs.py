@@ -26,6 +26,13 @@ def residual_net(shape: Sequence[zoo.Dim] = ("batch", 4, 6, 6)) -> tuple[zoo.Net
     return net, blocks(net, stem)
 
 
+def long_net() -> tuple[zoo.Net, str]:
+    """Enough blocks that some stay as they are."""
+    net = zoo.Net(seed=11)
+    stem = net.relu(net.conv(net.input("image", ("batch", 4, 6, 6)), "stem", 6), "r")
+    return net, blocks(net, stem, count=4)
+
+
 def two_inputs() -> tuple[zoo.Net, str]:
     net = zoo.Net(seed=12)
     left = net.conv(net.input("left", ("batch", 3, 6, 6)), "stem.left", 6)

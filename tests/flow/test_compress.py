@@ -24,6 +24,7 @@ from onnx_layermerge import (
     UsageError,
     compress,
 )
+from onnx_layermerge.flow import _weights
 from onnx_layermerge.flow._data import NO_DATA
 from onnx_layermerge.report import as_json
 from tests.flow import jobs
@@ -87,7 +88,7 @@ def test_the_report_is_whole(done: Done) -> None:
     assert (report.input, report.output) == (str(done.folder / "in.onnx"), str(done.folder / "out.onnx"))
     assert report.method == "olm" and report.device == done.machine.describe().text() and report.seed == 0
     assert report.convs_before == 5 == len(weights(before)) and report.convs_after == len(weights(done.after))
-    assert report.blocks and report.timed_blocks > 0 and not report.refitted
+    assert report.blocks and report.timed_blocks > 0
     for block in report.blocks:
         assert block.saving_ms > 0 and block.convs >= 1
         assert block.recipe in ("drop", "fit", "low-rank", "merge", "width")
@@ -119,6 +120,7 @@ def test_the_interface_stays_and_the_origin_is_written_down(done: Done) -> None:
 def test_layers_outside_the_plan_are_the_inputs_own(done: Done) -> None:
     old, new = weights(done.before), weights(done.after)
     touched = {name for block in done.report.blocks for name in old if name in inside(block.name)}
+    touched |= set(done.report.refitted)
     untouched = set(old) - touched
     assert untouched and all(new[name] == old[name] for name in untouched)
 
@@ -186,13 +188,30 @@ def test_other_methods_choose_among_their_own(method: str, recipes: set[str], ma
     assert {block.recipe for block in report.blocks} == recipes and report.method == method
 
 
-def test_refitting_is_kept_only_when_it_helps(done: Done, machine: Machine, tmp_path: Path) -> None:
-    refitted, _, _ = run(tmp_path, refit_mode="auto")
-    assert done.report.validation is not None and refitted.validation is not None
-    if refitted.refitted:
-        assert refitted.validation.kl < done.report.validation.kl
-    else:
-        assert refitted.validation.kl == pytest.approx(done.report.validation.kl, rel=1e-6)
+def test_only_named_layers_are_refitted_and_only_where_it_helps(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"rivals": 1, "speedup": 1.4}
+    off, before, plain = run(tmp_path, jobs.long_net, refit_mode="off", **asked)
+    monkeypatch.setattr(_weights, "REFIT_GAIN", 100.0)
+    on, _, after = run(tmp_path, jobs.long_net, name="on.onnx", **asked)
+    assert off.refitted == () and on.refitted and off.blocks == on.blocks
+    old, new, unmoved = weights(before), weights(after), weights(plain)
+    changed = {name for name in set(old) & set(new) if new[name] != unmoved[name]}
+    assert set(on.refitted) == changed != set(old) & set(new)
+    notes = {entry.key: entry.value for entry in after.metadata_props}
+    assert json.loads(notes["olm.refitted"]) == list(on.refitted)
+    assert "olm.refitted" not in {entry.key for entry in plain.metadata_props}
+    monkeypatch.setattr(_weights, "REFIT_GAIN", 0.0)
+    assert run(tmp_path, jobs.long_net, **asked)[0].refitted == ()
+
+
+def test_the_written_weights_saw_all_samples_and_the_figures_did_not(machine: Machine, tmp_path: Path) -> None:
+    net, _ = jobs.residual_net()
+    report, _, _ = run(tmp_path, calib=jobs.samples(net, 48), refit_mode="off")
+    assert report.fits is not None and (report.fitted_on, report.fits.samples) == (48, 36)
+    told, _, _ = run(tmp_path, calib=jobs.samples(net, 48), val=jobs.samples(net, 12, seed=9), refit_mode="off")
+    assert told.fits is not None and told.fitted_on == told.fits.samples == 48
 
 
 def test_progress_of_a_stage_never_runs_backwards_or_past_its_end(machine: Machine, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from onnx_layermerge import Gate, Report, UsageError, compress, verify
-from onnx_layermerge.flow import _choose, _rank
+from onnx_layermerge.flow import _choose, _rank, _weights
 from onnx_layermerge.flow._judged import overfitted
 from onnx_layermerge.verify import FitCheck
 from tests.flow import jobs
@@ -31,8 +31,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(machine: Machine, tmp_path: Path, table: Path) -> Run:
     """A small job, of drops alone unless ``method`` says more."""
 
-    def call(count: int = 32, **options: Any) -> Report:
-        net, path = jobs.save(jobs.residual_net, tmp_path)
+    def call(count: int = 32, make: Any = jobs.residual_net, **options: Any) -> Report:
+        net, path = jobs.save(make, tmp_path)
         options = {"speedup": 1.15, "calib": jobs.samples(net, count), "rivals": 6, "method": "drop"} | options
         return compress(path, tmp_path / "out.onnx", **{"profile": table, **options})
 
@@ -88,11 +88,13 @@ def test_a_metric_needs_no_samples(run: Run) -> None:
     assert report.metric is not None and report.outputs == () and report.boxes is None and report.fits is None
 
 
-def test_a_refit_that_costs_the_metric_is_not_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_choose, "try_refit", lambda prepared, plan, built, *more: (built, 0.0, True))
-    kept = run(rivals=1, refit_mode="auto", metric=Scripted(1.0, 0.5, 0.5))
-    lost = run(rivals=1, refit_mode="auto", metric=Scripted(1.0, 0.4, 0.5))
+def test_weights_that_cost_the_metric_are_not_taken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of the original, the refit, the plan, what all samples gave, that again, and the result."""
+    monkeypatch.setattr(_weights, "REFIT_GAIN", 100.0)
+    kept = run(make=jobs.long_net, method="olm", speedup=1.4, rivals=1, metric=Scripted(1.0, 0.5, 0.5, 0.6, 0.5, 0.6))
+    lost = run(make=jobs.long_net, method="olm", speedup=1.4, rivals=1, metric=Scripted(1.0, 0.4, 0.5, 0.4, 0.5, 0.5))
     assert kept.refitted and not lost.refitted
+    assert kept.fitted_on > lost.fitted_on
 
 
 @pytest.mark.parametrize(

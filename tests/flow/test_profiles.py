@@ -84,6 +84,7 @@ def test_candidates_that_the_table_lacks_are_left_out_and_counted(filled, monkey
     document = json.loads(table.read_text())
     blocks = document["devices"][0]["blocks"]
     replacements = [key for key, block in blocks.items() if not block["label"].startswith("keep ")]
+    labels = {key: blocks[key]["label"] for key in replacements}
     for key in replacements[::2]:
         del blocks[key]
     for key in replacements[1::4]:
@@ -93,8 +94,9 @@ def test_candidates_that_the_table_lacks_are_left_out_and_counted(filled, monkey
     part = plan(model, calib=calib, profile=table, from_table="")
     assert part.missing_blocks >= len(replacements[::2]) and part.reused_blocks == len(blocks)
     assert 0 < len(part.points) < len(whole.points)
-    held = {blocks[key]["label"] for key in replacements if "seconds" in blocks.get(key, {})}
-    assert len(held) < len(replacements) / 2 and held & {name for point in part.points for name in point.blocks}
+    gone = {labels[key] for key in replacements if "seconds" not in blocks.get(key, {})}
+    planned = {name for point in part.points for name in point.blocks}
+    assert len(gone) > len(replacements) / 2 and planned and not planned & gone
 
 
 def test_a_table_without_the_models_own_latency_is_refused(filled, monkeypatch) -> None:

@@ -44,8 +44,8 @@ __all__ = ["compress"]
     help="olm: all replacements; drop: nothing is fitted; layermerge: merges by algebra alone, the paper's baseline.",
 )
 @click.option(
-    "--refit", "refit_mode", type=click.Choice(REFITS), default="off", show_default=True,
-    help="auto: solve kept convolutions anew where validation gains by it.",
+    "--refit", "refit_mode", type=click.Choice(REFITS), default="auto", show_default=True,
+    help="auto: solve kept convolutions again, near their weights, where validation gains by it.",
 )
 @click.option(
     "--rivals", type=click.IntRange(1), default=12, show_default=True, metavar="N",
@@ -108,10 +108,11 @@ def _show(result: Report) -> None:
     source = "" if result.measured_now else ", from the profile"
     say(f"{result.output}: {interval(result.speedup)}{source}", "bold green")
     say(f"on {result.device}")
+    refitted = f"; {len(result.refitted)} kept convolutions refitted" if result.refitted else ""
     say(
         f"asked {times(result.asked)}, predicted {times(result.predicted)}; "
         f"{result.convs_before} -> {result.convs_after} convolutions; "
-        f"method {result.method}, plan by {result.basis}{', refitted' if result.refitted else ''}"
+        f"method {result.method}, plan by {result.basis}{refitted}"
     )
     say()
     table(
@@ -139,6 +140,8 @@ def _show(result: Report) -> None:
     if result.fits is not None:
         fits = result.fits
         say(f"fits        KL {fits.fit_loss:.4g} on samples that they saw, {fits.held_out_loss:.4g} on held-out ones")
+        if result.fitted_on > fits.samples:
+            say(f"weights     fitted on all {result.fitted_on} samples; what is said here is of fits on {fits.samples}")
     show_boxes(result.boxes)
     show_metric(result.metric)
     say(f"plans       {len(result.rejected)} others were measured and rejected")
