@@ -6,14 +6,15 @@ t_r what should come out.
 """
 
 from onnx_layermerge.candidates import Job
-from onnx_layermerge.fit._capture import fit_jobs
+from onnx_layermerge.fit._capture import fit_jobs, rows_for
 from onnx_layermerge.fit._eliminate import elimination_order
 from onnx_layermerge.fit._job import FITTED, job_of, series_of
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
-from onnx_layermerge.fit._ridge import ALPHAS, Fit, Gram, Target, fit_conv
+from onnx_layermerge.fit._ridge import ALPHAS, FEW_ROWS, Fit, Gram, Target, fit_conv
 
 __all__ = [
     "ALPHAS",
+    "FEW_ROWS",
     "FITTED",
     "Fit",
     "Gram",
@@ -25,6 +26,7 @@ __all__ = [
     "grid_of",
     "job_of",
     "patch_rows",
+    "rows_for",
     "sample_positions",
     "series_of",
     "value_rows",

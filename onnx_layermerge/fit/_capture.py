@@ -13,7 +13,7 @@ from onnx_layermerge.fit._eliminate import elimination_order
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
 from onnx_layermerge.fit._ridge import ALPHAS, NEAR_ALPHAS, Fit, Gram, Target, fit_conv
 
-__all__ = ["fit_jobs"]
+__all__ = ["fit_jobs", "rows_for"]
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -79,11 +79,11 @@ def _plan_samples(
     for job in jobs:
         samples.grids[job.key] = grid_of(job.stage.geometry, features)
     for grid in sorted(set(samples.grids.values())):
-        rows = max(_rows(job, rows_per_unknown) for job in jobs if samples.grids[job.key] == grid)
+        rows = max(rows_for(job, rows_per_unknown) for job in jobs if samples.grids[job.key] == grid)
         samples.places[grid] = sample_positions(samples.images, grid, rows, rng)
 
 
-def _rows(job: Job, rows_per_unknown: int) -> int:
+def rows_for(job: Job, rows_per_unknown: int = ROWS_PER_UNKNOWN) -> int:
     """How many rows the fit wants, as far as patches fit in memory."""
     patch = job.stage.channels_in * prod(job.stage.geometry.kernel) * 4
     return min(max(FEWEST_ROWS, rows_per_unknown * job.stage.unknowns), max(PATCH_BYTES // patch, 1000))
@@ -126,7 +126,7 @@ def _solve(
         places = samples.places[samples.grids[job.key]]
         places = places[places[:, 0] < samples.seen]
         # A smaller system needs fewer of the rows sampled for the largest; thin out evenly.
-        keep = slice(None, None, max(1, len(places) // _rows(job, rows_per_unknown)))
+        keep = slice(None, None, max(1, len(places) // rows_for(job, rows_per_unknown)))
         places = places[keep]
         key = (stage.geometry, stage.groups, len(places))
         if shared is None or shared[0] != key:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnx_layermerge.candidates import MAX_UNKNOWNS, Candidate, Stage, geometry_of
 from onnx_layermerge.data import Calibration
-from onnx_layermerge.fit import Job, job_of
+from onnx_layermerge.fit import FEW_ROWS, Job, job_of, rows_for
 from onnx_layermerge.graph import Network, Region, extract
 from onnx_layermerge.recover._build import Built, refitted
 from onnx_layermerge.recover._prefix import Prefix
@@ -64,14 +64,18 @@ def refit(
 
 
 def _job(network: Network, position: int) -> Job | None:
-    """The convolution as a candidate for its own place; None where its form is not one the fit knows."""
+    """The convolution as a candidate for its own place; None where its form is not one the fit knows, or where its
+    patches would leave memory for too few rows: such a fit is slow, and not to be trusted."""
     conv, node = network.convs[position], network.order[position]
     if any(d != 1 for d in conv.dilation) or conv.bias is None:
         return None
     region = Region(position, position + 1, str(node.inputs[0].name), str(node.outputs[0].name), (position,))  # type: ignore[union-attr]
     stage = Stage(conv.channels_in, conv.channels_out, geometry_of(conv), conv.groups)
     candidate = Candidate(f"refit {node.name}", region, "fit", (stage,))
-    return job_of(network, candidate) if stage.unknowns <= MAX_UNKNOWNS else None
+    if stage.unknowns > MAX_UNKNOWNS:
+        return None
+    job = job_of(network, candidate)
+    return job if rows_for(job) >= FEW_ROWS * stage.unknowns else None
 
 
 def _store(graph: ir.Graph, position: int, network: Network, weight: np.ndarray, bias: np.ndarray) -> None:

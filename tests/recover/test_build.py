@@ -11,7 +11,7 @@ from onnx_layermerge.data import InputSpec, load_calibration
 from onnx_layermerge.fit import series_of
 from onnx_layermerge.graph import Network, Session, splice, sweep, to_bytes
 from onnx_layermerge.importance import collect, divergence
-from onnx_layermerge.recover import _prefix, build, refit
+from onnx_layermerge.recover import _prefix, _refit, build, refit
 from tests import zoo
 from tests.samples import samples_for
 
@@ -192,6 +192,17 @@ def test_refitting_helps_behind_a_harmful_block_on_the_data_it_saw() -> None:
     losses = [divergence(wanted, found).relative for found in outputs]
     assert losses[1] < losses[0]
     onnx.checker.check_model(onnx.load_from_string(to_bytes(again.model)), full_check=True)
+
+
+def test_a_refit_that_memory_gives_too_few_rows_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, network = deep()
+    data = samples_for(net, network, 16)
+    plan = pick(network, "drop a0…r0")
+    built = build(network, plan, data, images=16, batch=8)
+    assert set(refit(network, plan, built, data, images=16, batch=8).refitted) == {"a1", "b1", "a2", "b2"}
+    # Enough for the 54 unknowns of a 3×3 on 6 channels, not for the 144 on 16.
+    monkeypatch.setattr(_refit, "rows_for", lambda job: 600)
+    assert set(refit(network, plan, built, data, images=16, batch=8).refitted) == {"a1", "a2"}
 
 
 def test_activations_that_do_not_fit_in_memory_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
