@@ -8,7 +8,6 @@ from pathlib import Path
 
 from onnx_layermerge.candidates import METHODS, Candidate, cost_macs, enumerate_candidates
 from onnx_layermerge.errors import ModelError, UsageError
-from onnx_layermerge.fit import FITTED
 from onnx_layermerge.graph import InputInfo, Network, Refusal, bind_shapes, read, trace_shapes
 from onnx_layermerge.latency import EngineOptions
 
@@ -57,13 +56,12 @@ def prepare(
     path: str | Path,
     *,
     method: str = "olm",
-    fitting: bool = True,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
     engines: EngineOptions | None = None,
     progress: Progress = quiet,
 ) -> Prepared:
-    """Read ``path`` and list what may stand in for what; without ``fitting`` (no data) a method that fits only drops.
+    """Read ``path`` and list what may stand in for what.
 
     An input with a range of shapes in ``engines`` is bound to the usual one.
 
@@ -77,10 +75,7 @@ def prepare(
     network = read(path, shapes=usual_shapes(shapes, engines))
     bound = bind_usual(network.inputs, shapes, batch, engines)
     traced = trace_shapes(network, bound)
-    kinds = METHODS[method]
-    if not fitting and any(kind in FITTED for kind in kinds):
-        kinds = METHODS["drop"]
-    found, refusals = enumerate_candidates(network, kinds=kinds)
+    found, refusals = enumerate_candidates(network, kinds=METHODS[method])
     candidates = tuple(candidate for candidate in found if _worth_timing(network, candidate, traced))
     progress("read", 1, 1, f"{len(candidates)} candidates")
     return Prepared(network, bound, traced, data_batch(network), candidates, refusals)
