@@ -103,17 +103,17 @@ def infer_range(model: ir.Model, spec: InputSpec, options: ImageOptions, picture
     return Range(None, "", f"the statistics of its norms {held}, and no constants stand before its first convolution")
 
 
-def suspicious_range(original: ir.Model, folded: ir.Model, data: Calibration) -> str | None:
+def suspicious_range(original: ir.Model, folded: ir.Model, data: Calibration, batch: int = 8) -> str | None:
     """A sentence where the samples are off by the factor 255 or so of what the model was trained on; else None.
 
-    ``folded`` is the model whose convolutions hold the norms' constants.  Inputs that no 4-D value comes from, and
-    models whose first convolution has neither norm nor bias, say nothing.
+    ``batch`` samples go into the model at once; ``folded`` is the model whose convolutions hold the norms' constants.
+    Inputs that no 4-D value comes from, and models whose first convolution has neither norm nor bias, say nothing.
     """
-    taken = data.take(min(PROBES, len(data)))
+    taken = data.take(min(max(PROBES, batch), len(data)))
     names = [spec.name for spec in data.inputs]
     norm = _first_norm(original)
     if norm is not None:
-        mean, variance = _moments(original, names, norm.value, taken)
+        mean, variance = _moments(original, names, norm.value, taken, batch)
         usable = norm.variance > 1e-12
         # A channel that is off in its mean alone is off, too.
         spread = np.sqrt((variance + (mean - norm.mean) ** 2)[usable] / norm.variance[usable])
@@ -124,7 +124,7 @@ def suspicious_range(original: ir.Model, folded: ir.Model, data: Calibration) ->
         if found is None:
             return None
         value, bias = found
-        _, variance = _moments(folded, names, value, taken)
+        _, variance = _moments(folded, names, value, taken, batch)
         alive = (variance > 1e-6 * variance.max()) & (bias != 0)
         if alive.sum() < 0.5 * len(bias):
             return None
@@ -166,9 +166,11 @@ def _by_norm(
     model: ir.Model, spec: InputSpec, norm: _Norm, options: ImageOptions, pictures: Pictures, seed: int
 ) -> Range | None:
     def distance(tried: ImageOptions) -> float:
-        data, _ = pictures.samples(spec, tried, PROBES, seed)
-        return _nats(norm, *_moments(model, [spec.name], norm.value, data))
+        # A quarter is held out, and what is left has to fill a batch.
+        data, _ = pictures.samples(spec, tried, max(PROBES, 2 * batch), seed)
+        return _nats(norm, *_moments(model, [spec.name], norm.value, data, batch))
 
+    batch = spec.shape[0] if isinstance(spec.shape[0], int) else 8
     usual = _GREY if _channels(pictures, spec, options) == 1 else _COLOUR
     tried = {name: replace(given, layout=options.layout, color=options.color) for name, given in usual.items()}
     found = {name: distance(given) for name, given in tried.items()}
@@ -187,12 +189,13 @@ def _nats(norm: _Norm, mean: np.ndarray, variance: np.ndarray) -> float:
     return float(np.median(each))
 
 
-def _moments(model: ir.Model, inputs: list[str], value: str, data: Calibration) -> tuple[np.ndarray, np.ndarray]:
+def _moments(
+    model: ir.Model, inputs: list[str], value: str, data: Calibration, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of each channel (axis 1) of the named value, float64 [C]."""
     session = None if value in inputs else Session(extract(model, inputs, [value]))
-    fixed = data.inputs[0].shape[0]
     count, total, squares = 0, np.zeros(1), np.zeros(1)
-    for feeds in data.batches(fixed if isinstance(fixed, int) else 8):
+    for feeds in data.batches(batch):
         exact = (feeds if session is None else session.run(feeds))[value].astype(np.float64)
         axes = tuple(axis for axis in range(exact.ndim) if axis != 1)
         count += exact.size // exact.shape[1]

@@ -147,7 +147,7 @@ def _solve(
             least = min(other.width for other in jobs if other.width is not None and other.site == job.site)
             orders[key, job.site] = _order(gram, target, stage.channels_in, least)
         fits[job.key] = _fit_width(gram, target, orders[key, job.site], job, alphas)
-    return fits
+    return {key: replace(fit, images=samples.seen) for key, fit in fits.items()}
 
 
 def _order(gram: Gram, target: Target, channels: int, least: int) -> np.ndarray:

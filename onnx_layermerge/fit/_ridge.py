@@ -57,7 +57,8 @@ class Fit:
     """``weight`` float64 [C_out, C_in/groups·∏kernel], ``bias`` [C_out].
 
     ``error`` is the held-out relative squared error after the activation, ``alpha`` the ridge chosen,
-    ``rows_per_unknown`` how well determined the system was, ``kept`` the entry's channels that stay (None: all).
+    ``rows_per_unknown`` how well determined the system was, ``kept`` the entry's channels that stay (None: all),
+    ``images`` how many samples it was given: all, or as many as fit in memory.
     """
 
     weight: np.ndarray
@@ -66,6 +67,7 @@ class Fit:
     alpha: float
     rows_per_unknown: float
     kept: np.ndarray | None = None
+    images: int = 0
 
 
 @dataclass(eq=False)

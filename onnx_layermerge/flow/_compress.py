@@ -161,7 +161,10 @@ def compress(
         cost = what_it_cost(found, result.compared.divergence)
         warnings += [] if cost is None else [cost]
     if not found.pictures:
-        warnings += overfitted(result.fits, held_out=len(validation), separate=val is not None, samples=samples)
+        there = 0 if fit_data is None else len(fit_data)
+        warnings += overfitted(
+            result.fits, held_out=len(validation), separate=val is not None, samples=samples, there=there
+        )
     clock.mark("judge")
     check_sizes(original, chosen.model, network.inputs, prepared.bound)
     if network.widened is not None:
@@ -187,6 +190,7 @@ def compress(
         basis=chosen.plan.basis,
         refitted=chosen.weights.written.refitted,
         fitted_on=chosen.weights.samples,
+        judged_on=min(chosen.weights.samples, 0 if fit_data is None else len(fit_data)),
         blocks=tuple(
             block_of(
                 network,

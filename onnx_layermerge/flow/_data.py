@@ -176,7 +176,7 @@ def _doubts(prepared: Prepared, data: Calibration) -> tuple[str, ...]:
     """A warning where the samples are of another range than the model was trained on."""
     if prepared.network.widened is not None:
         return ()
-    found = suspicious_range(load_runnable(prepared.network.source), prepared.network.model, data)
+    found = suspicious_range(load_runnable(prepared.network.source), prepared.network.model, data, prepared.batch)
     return () if found is None else (found,)
 
 

@@ -109,27 +109,32 @@ def judge(run: Run, chosen: Chosen, held_out: Calibration | None, by: Judges) ->
     wanted = outputs_of(prepared.network.model, held_out, prepared.batch)
     got = outputs_of(chosen.weights.judged.model, held_out, prepared.batch)
     fits = None
-    if run.fit_data is not None and chosen.weights.judged.fits:
-        fitted = _seen(run, chosen, run.fit_data)
-        fits = fit_check(fitted, sample_losses(wanted, got), len(run.fit_data))
+    built = chosen.weights.judged
+    if run.fit_data is not None and (built.fits or built.refitted):
+        # A fit with large features holds fewer samples than there are; none but those count as seen.
+        given = min((fit.images for fit in built.fits.values()), default=len(run.fit_data))
+        fits = fit_check(_seen(run, chosen, run.fit_data, given), sample_losses(wanted, got), given)
     return Judgement(compared(wanted, got, by.decoder), values, fits)
 
 
-def _seen(run: Run, chosen: Chosen, data: Calibration) -> np.ndarray:
-    """Losses [n] of samples that the fits were solved on: the first of their data, as far as memory allows."""
+def _seen(run: Run, chosen: Chosen, data: Calibration, given: int) -> np.ndarray:
+    """Losses [n] of samples that all fits were solved on: of the ``given`` first ones, as far as memory allows."""
     prepared = run.prepared
-    count = min(CHECKED, ceil(SOLVED * len(data)), len(bounded(prepared, data, run.seed)))
+    count = min(CHECKED, ceil(SOLVED * given), len(bounded(prepared, data, run.seed)))
     feeds = list(islice(data.batches(prepared.batch), ceil(count / prepared.batch)))
     outputs = [collect(Session(model).run, feeds) for model in (prepared.network.model, chosen.weights.judged.model)]
     return sample_losses(*outputs)[:count]
 
 
-def overfitted(fits: FitCheck | None, *, held_out: int, separate: bool, samples: int) -> list[str]:
+def overfitted(
+    fits: FitCheck | None, *, held_out: int, separate: bool, samples: int, there: int = 0
+) -> list[str]:
     """The warning about a plan whose fits need more samples, or where nobody can tell.
 
-    ``held_out`` is how many were held out, of --calib or, where ``separate``, of --val; ``samples`` the limit on both.
+    ``there`` is how many samples there were to fit on: where memory held fewer, more would be no use.  ``held_out`` is
+    how many were held out, of --calib or, where ``separate``, of --val; ``samples`` the limit on both.
     """
-    if fits is None:
+    if fits is None or fits.samples < there:
         return []
     now = fits.samples + (0 if separate else held_out)
     if fits.needed is None and held_out < FEW_HELD_OUT:

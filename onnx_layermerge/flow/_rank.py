@@ -37,12 +37,13 @@ OUTPUT_BYTES = 48 << 20
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """A plan as it was built, its divergence on validation data, and the user's metric where that was asked."""
+    """A plan as built on ``images`` samples, its divergence on validation data, and the user's metric if asked."""
 
     plan: Plan
     built: Built
     loss: float
     score: float | None = None
+    images: int = 0
 
 
 def scored(
@@ -143,7 +144,7 @@ def rank(
     def attempt(plan: Plan, images: int, done: int) -> Ranked:
         progress("build", done, total, f"plan {done + 1} of {total} ({plan.basis})")
         built = build(network, [by_key[key] for key in plan.keys], fit_data, images=images, batch=batch, seed=seed)
-        return Ranked(plan, built, quality(wanted, built.model, validation, batch).kl)
+        return Ranked(plan, built, quality(wanted, built.model, validation, batch).kl, images=images)
 
     def fitted(plan: Plan) -> bool:
         return any(by_key[key].recipe in FITTED for key in plan.keys)

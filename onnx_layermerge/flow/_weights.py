@@ -25,7 +25,10 @@ REFIT_GAIN = 0.98
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """``written``: what goes into the file, fitted on ``samples`` samples; ``judged``: what validation has not seen."""
+    """``written``: what goes into the file; ``judged``: the same plan with weights that have not seen the validation.
+
+    ``samples`` is how many the fits behind ``written`` were given (each takes as many as fit in memory), 0 for none.
+    """
 
     judged: Built
     written: Built
@@ -48,15 +51,25 @@ def settle(
     network, batch = prepared.network, prepared.batch
     by_key = {candidate.key: candidate for candidate in prepared.candidates}
     plan = [by_key[key] for key in item.plan.keys]
-    if fit_data is None:
-        return Weights(item.built, item.built, 0)
+    judged, loss = item.built, item.loss
+    if fit_data is None or not (judged.fits or refitting):
+        return Weights(judged, judged, 0)
     wanted = outputs_of(network.model, validation, batch)
+    scores = {} if item.score is None else {id(judged): item.score}
 
     def loss_of(built: Built) -> float:
         return quality(wanted, built.model, validation, batch).kl
 
     def no_worse(built: Built, than: Built) -> bool:
-        return metric is None or metric.score(built.model) >= metric.score(than.model)
+        if metric is None:
+            return True
+        for each in (built, than):
+            if id(each) not in scores:
+                scores[id(each)] = metric.score(each.model)
+        return scores[id(built)] >= scores[id(than)]
+
+    def fitted(data: Calibration) -> Built:
+        return build(network, plan, data, images=len(data), batch=batch, seed=seed)
 
     def again(built: Built, data: Calibration) -> Built:
         def said(done: int, total: int, what: str) -> None:
@@ -64,16 +77,21 @@ def settle(
 
         return refit(network, plan, built, data, images=len(data), batch=batch, seed=seed, progress=said)
 
-    judged, loss = item.built, item.loss
+    if judged.fits and item.images < len(fit_data):  # it was only ranked so far, with a few of the images
+        progress("refit", 0, 1, "fitting on more samples")
+        judged = fitted(fit_data)
+        loss = loss_of(judged)
     if refitting:
         tried = again(judged, fit_data)
         new = loss_of(tried)
-        if new < REFIT_GAIN * loss and no_worse(tried, judged):
+        if tried.refitted and new < REFIT_GAIN * loss and no_worse(tried, judged):
             judged, loss = tried, new
-    if everything is None or not (judged.fits or judged.refitted):
+    if not (judged.fits or judged.refitted):
+        return Weights(judged, judged, 0)
+    if everything is None:
         return Weights(judged, judged, len(fit_data))
     progress("refit", 0, 1, "fitting on all samples")
-    written = build(network, plan, everything, images=len(everything), batch=batch, seed=seed)
+    written = fitted(everything)
     if judged.refitted:
         written = again(written, everything)
     progress("refit", 1, 1, "fitted on all samples")

@@ -67,7 +67,7 @@ def _job(network: Network, position: int) -> Job | None:
     """The convolution as a candidate for its own place; None where its form is not one the fit knows, or where its
     patches would leave memory for too few rows: such a fit is slow, and not to be trusted."""
     conv, node = network.convs[position], network.order[position]
-    if any(d != 1 for d in conv.dilation) or conv.bias is None:
+    if any(d != 1 for d in conv.dilation):
         return None
     region = Region(position, position + 1, str(node.inputs[0].name), str(node.outputs[0].name), (position,))  # type: ignore[union-attr]
     stage = Stage(conv.channels_in, conv.channels_out, geometry_of(conv), conv.groups)
@@ -79,10 +79,11 @@ def _job(network: Network, position: int) -> Job | None:
 
 
 def _store(graph: ir.Graph, position: int, network: Network, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Replace the weights of one convolution, found by the name of its output."""
+    """Replace the weights of one convolution, found by the name of its output; one without a bias gets one."""
     output = network.order[position].outputs[0].name
     node = next(node for node in graph if node.op_type == "Conv" and node.outputs[0].name == output)
     dtype = network.convs[position].weight.dtype
+    node.resize_inputs(3)
     for index, (suffix, array) in enumerate((("weight", weight), ("bias", bias)), start=1):
         label = f"{output}.refit.{suffix}"
         value = ir.Value(name=label, const_value=ir.tensor(np.ascontiguousarray(array.astype(dtype)), name=label))

@@ -54,9 +54,9 @@ class Report:
     ``validation``, ``outputs`` and ``boxes`` compare the outputs on samples that no fit has seen, in one figure, each
     alone, and decoded by the user; None or empty when no data were given.  ``metric`` is the user's own of both models,
     ``fits`` whether the fits know their own samples better than others (None: nothing was fitted).  The weights in the
-    file were fitted on ``fitted_on`` samples: where those include the held-out ones, the comparisons are of the same
-    plan fitted without them.  ``refitted`` names the kept convolutions whose weights were solved again; all others
-    outside ``blocks`` are the input's own, bit for bit.
+    file come from fits that were given ``fitted_on`` samples (0: nothing was fitted), those that were compared from
+    fits on ``judged_on``, which have not seen the held-out ones.  ``refitted`` names kept convolutions whose weights
+    were solved again; all others outside ``blocks`` are the input's own, bit for bit.
     """
 
     input: str
@@ -75,6 +75,7 @@ class Report:
     basis: str
     refitted: tuple[str, ...]
     fitted_on: int
+    judged_on: int
     blocks: tuple[Block, ...]
     rejected: tuple[Rejected, ...]
     convs_before: int

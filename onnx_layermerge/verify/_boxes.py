@@ -79,7 +79,8 @@ class Decoder:
         self._decoded(outputs)
 
     def _decoded(self, outputs: Outputs) -> list[Detections]:
-        images = self.function(dict(outputs))
+        # Decoders often work in place, and these arrays are judged elsewhere, too.
+        images = self.function({name: values.copy() for name, values in outputs.items()})
         if not isinstance(images, Sequence) or isinstance(images, (str, bytes)):
             raise UsageError(
                 f"{self.function.option} {self.function.source} returned a {type(images).__name__}; return a list with"
@@ -96,14 +97,14 @@ class Decoder:
         if boxes.size == 0:  # an empty list has no second axis
             boxes = boxes.reshape(0, 4)
         fits = boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes) == len(scores) == len(classes)
-        if not fits or not np.isfinite(boxes).all():
+        if not fits or not np.isfinite(boxes).all() or not np.isfinite(scores).all():
             raise self._wrong(number)
         return boxes, scores, classes
 
     def _wrong(self, number: int) -> UsageError:
         return UsageError(
-            f"{self.function.option} {self.function.source} returned no finite boxes [n, 4] with scores [n] and classes"
-            f" [n] for image {number}; return these three arrays for each image."
+            f"{self.function.option} {self.function.source} returned no finite boxes [n, 4] with finite scores [n] and"
+            f" classes [n] for image {number}; return these three arrays for each image."
         )
 
 

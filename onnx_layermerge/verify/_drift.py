@@ -53,10 +53,11 @@ def drift(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -
 
 def _output(name: str, wanted: np.ndarray, got: np.ndarray) -> OutputDrift:
     floats = np.issubdtype(wanted.dtype, np.floating)
-    if got.shape != wanted.shape or floats and not np.isfinite(got).all():
+    if got.shape != wanted.shape or floats and not (np.isfinite(got).all() and np.isfinite(wanted).all()):
         return OutputDrift(name, math.inf, math.inf, None, -math.inf, math.inf, None, None)
     if not floats:
-        largest = float(np.abs(got.astype(np.float64) - wanted.astype(np.float64)).max())
+        numbers = wanted.dtype == bool or np.issubdtype(wanted.dtype, np.number)
+        largest = float(np.abs(got.astype(np.float64) - wanted.astype(np.float64)).max()) if numbers else None
         return OutputDrift(name, None, None, None, None, largest, None, float((got == wanted).mean()))
     alone = divergence({name: wanted}, {name: got})
     classes = is_class_scores(wanted)

@@ -44,5 +44,5 @@ def compared(
     Raises:
         UsageError: the decoder fails.
     """
-    boxes = None if decoder is None else decoder.compare(wanted, got)
-    return Compared(divergence(wanted, got), drift(wanted, got), boxes)
+    measured = divergence(wanted, got), drift(wanted, got)
+    return Compared(*measured, None if decoder is None else decoder.compare(wanted, got))

@@ -10,7 +10,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -89,7 +89,8 @@ def _running(option: str, source: str, path: Path | None) -> Iterator[None]:
         sys.dont_write_bytecode = True
         sys.path.insert(0, folder)
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # standard output is the command's own, and may be JSON
+            yield
     except OlmError:
         raise
     except (Exception, SystemExit) as error:

@@ -26,6 +26,8 @@ from onnx_layermerge import (
 )
 from onnx_layermerge.flow import _weights
 from onnx_layermerge.flow._data import NO_DATA
+from onnx_layermerge.importance import Divergence
+from onnx_layermerge.recover import build
 from onnx_layermerge.report import as_json
 from tests.flow import jobs
 from tests.machine import Machine, install
@@ -206,12 +208,28 @@ def test_only_named_layers_are_refitted_and_only_where_it_helps(
     assert run(tmp_path, jobs.long_net, **asked)[0].refitted == ()
 
 
-def test_the_written_weights_saw_all_samples_and_the_figures_did_not(machine: Machine, tmp_path: Path) -> None:
+def test_the_written_weights_saw_all_samples_and_the_figures_did_not(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, Any]] = []
+
+    def spied(*words: Any, **options: Any) -> Any:
+        built = build(*words, **options)
+        made.append((options["images"], built.model))
+        return built
+
+    monkeypatch.setattr(_weights, "build", spied)
+    monkeypatch.setattr(_weights, "quality", lambda *_: Divergence(0.0, 0.0, 1.0))  # taken, however well it does
     net, _ = jobs.residual_net()
-    report, _, _ = run(tmp_path, calib=jobs.samples(net, 48), refit_mode="off")
-    assert report.fits is not None and (report.fitted_on, report.fits.samples) == (48, 36)
+    report, _, after = run(tmp_path, calib=jobs.samples(net, 48), refit_mode="off")
+    assert (report.fitted_on, report.judged_on) == (48, 36) and [images for images, _ in made] == [48]
+    written = {node.inputs[1].const_value.numpy().tobytes() for node in made[0][1].graph if node.op_type == "Conv"}
+    assert set(weights(after).values()) == written
+    monkeypatch.setattr(_weights, "quality", lambda *_: Divergence(9e9, 1.0, 0.0))
+    worse, _, other = run(tmp_path, calib=jobs.samples(net, 48), refit_mode="off")
+    assert worse.fitted_on == worse.judged_on == 36 and set(weights(other).values()) != written
     told, _, _ = run(tmp_path, calib=jobs.samples(net, 48), val=jobs.samples(net, 12, seed=9), refit_mode="off")
-    assert told.fits is not None and told.fitted_on == told.fits.samples == 48
+    assert told.fitted_on == told.judged_on == 48
 
 
 def test_progress_of_a_stage_never_runs_backwards_or_past_its_end(machine: Machine, tmp_path: Path) -> None:

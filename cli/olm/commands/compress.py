@@ -140,8 +140,8 @@ def _show(result: Report) -> None:
     if result.fits is not None:
         fits = result.fits
         say(f"fits        KL {fits.fit_loss:.4g} on samples that they saw, {fits.held_out_loss:.4g} on held-out ones")
-        if result.fitted_on > fits.samples:
-            say(f"weights     fitted on all {result.fitted_on} samples; what is said here is of fits on {fits.samples}")
+    if result.fitted_on > result.judged_on:
+        say(f"weights     fitted on all {result.fitted_on} samples; what is said here is of fits on {result.judged_on}")
     show_boxes(result.boxes)
     show_metric(result.metric)
     say(f"plans       {len(result.rejected)} others were measured and rejected")
