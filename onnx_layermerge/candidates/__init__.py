@@ -68,29 +68,34 @@ def enumerate_candidates(
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
     """All candidates of the named ``kinds``, without repeats, and every convolution in none of them with the reason."""
     found: dict[str, Candidate] = {}
-    reasons: dict[int, tuple[int, str]] = {}
+    covered: set[int] = set()
+    empty: list[tuple[Region, str]] = []
     follower = Follower(network)
+    proposals = [KINDS[kind].propose for kind in kinds]
     for region in regions(network, max_convs=max_convs):
         space = follower.space_of(region)
         if isinstance(space, str):
-            _say(reasons, region, space)
+            empty.append((region, space))
             continue
-        _say(reasons, region, "nothing with fewer weights keeps its channels and the size of its output")
-        for kind in kinds:
-            for candidate in KINDS[kind].propose(network, region, space):
-                found.setdefault(candidate.key, candidate)
-    covered = {position for candidate in found.values() for position in candidate.region.convs}
-    alone = (position for position in sorted(network.convs) if position not in covered)
+        offered = [candidate for propose in proposals for candidate in propose(network, region, space)]
+        for candidate in offered:
+            found.setdefault(candidate.key, candidate)
+        if offered:
+            covered.update(region.convs)
+        else:
+            empty.append((region, "nothing with fewer weights keeps its channels and the size of its output"))
+    reasons = _closest(empty)
     refusals = []
-    for position in alone:
-        _, reason = reasons.get(position, (0, "no stretch around it has one way in and one way out"))
+    for position in sorted(network.convs.keys() - covered):
+        reason = reasons.get(position, "no stretch around it has one way in and one way out")
         refusals.append(Refusal(str(network.order[position].name), "Conv", reason))
     return tuple(found.values()), tuple(refusals)
 
 
-def _say(reasons: dict[int, tuple[int, str]], region: Region, reason: str) -> None:
-    """What the smallest region around a convolution says is closest to it."""
-    size = region.stop - region.start
-    for position in region.convs:
-        if position not in reasons or size < reasons[position][0]:
-            reasons[position] = (size, reason)
+def _closest(empty: Sequence[tuple[Region, str]]) -> dict[int, str]:
+    """For each convolution what the smallest region around it says."""
+    reasons: dict[int, str] = {}
+    for region, reason in sorted(empty, key=lambda pair: pair[0].stop - pair[0].start):
+        for position in region.convs:
+            reasons.setdefault(position, reason)
+    return reasons

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from onnx_layermerge.candidates import METHODS, Candidate, enumerate_candidates
+from onnx_layermerge.candidates import METHODS, Candidate, Stage, enumerate_candidates
 from onnx_layermerge.errors import OutputError
 from onnx_layermerge.flow._prepare import Progress, quiet
 from onnx_layermerge.graph import (
@@ -150,20 +151,23 @@ def _picture_target(svg: str | Path, path: str | Path) -> Path:
 
 def _blocks(network: Network, found: Iterable[Candidate]) -> list[tuple[Region, LegalBlock]]:
     """The regions with at least one candidate, in order, each with what stands to choose."""
+    home = {(region.start, region.stop): region for region in regions(network)}
     known: dict[tuple[int, tuple[int, ...]], list[Region]] = {}
-    for region in regions(network):
+    for region in home.values():
         known.setdefault((region.start, region.convs), []).append(region)
     offers: dict[tuple[int, int], list[Candidate]] = {}
-    home: dict[tuple[int, int], Region] = {}
     for candidate in found:
-        # A candidate may take along what follows its region, as a drop does with an activation that repeats.
-        same = known.get((candidate.region.start, candidate.region.convs), [])
-        shorter = [region for region in same if region.stop <= candidate.region.stop]
-        region = max(shorter, key=lambda region: region.stop, default=candidate.region)
-        offers.setdefault((region.start, region.stop), []).append(candidate)
-        home[region.start, region.stop] = region
+        key = candidate.region.start, candidate.region.stop
+        if key not in home:
+            # It takes along what follows its region, as a drop does with an activation that repeats.
+            same = known.get((candidate.region.start, candidate.region.convs), [])
+            shorter = [region for region in same if region.stop <= candidate.region.stop]
+            longest = max(shorter, key=lambda region: region.stop, default=candidate.region)
+            key = longest.start, longest.stop
+            home.setdefault(key, longest)
+        offers.setdefault(key, []).append(candidate)
     certificates: dict[tuple[object, ...], str] = {}
-    return [(home[key], _block(network, home[key], offers[key], certificates)) for key in sorted(home)]
+    return [(home[key], _block(network, home[key], offers[key], certificates)) for key in sorted(offers)]
 
 
 def _block(
@@ -171,7 +175,9 @@ def _block(
 ) -> LegalBlock:
     convs = tuple(str(network.order[position].name) for position in region.convs)
     begin, end = network.order[region.start], network.order[region.stop - 1]
-    by_recipe = {recipe: [c for c in offered if c.recipe == recipe] for recipe in RECIPES}
+    by_recipe: dict[str, list[Candidate]] = {recipe: [] for recipe in RECIPES}
+    for candidate in offered:
+        by_recipe[candidate.recipe].append(candidate)
     return LegalBlock(
         first=convs[0],
         last=convs[-1],
@@ -183,14 +189,16 @@ def _block(
         stop=region.stop,
         convs=convs,
         variants={recipe: len(candidates) for recipe, candidates in by_recipe.items()},
-        fit=tuple(
-            "x".join(map(str, c.stage.geometry.kernel)) + (" depthwise" if c.stage.groups > 1 else "")
-            for c in by_recipe["fit"]
-        ),
+        fit=tuple(_kernel(candidate.stage) for candidate in by_recipe["fit"]),
         low_rank=tuple(c.stages[0].channels_out for c in by_recipe["low-rank"]),
         width=tuple(c.stages[0].channels_out for c in by_recipe["width"]),
         merge=_certificate(network, region, certificates) if by_recipe["merge"] else None,
     )
+
+
+@lru_cache(maxsize=4096)
+def _kernel(stage: Stage) -> str:
+    return "x".join(map(str, stage.geometry.kernel)) + (" depthwise" if stage.groups > 1 else "")
 
 
 def _certificate(network: Network, region: Region, known: dict[tuple[object, ...], str]) -> str:

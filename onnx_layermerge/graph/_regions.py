@@ -144,10 +144,19 @@ def repeats_activation(network: Network, region: Region) -> bool:
     after = network.order[cell.start]
     if after.op_type != before.op_type or after.op_type not in _IDEMPOTENT or len(computed_inputs(before)) != 1:
         return False  # bounds computed at run time are not known to agree
-    return _parameters(after) == _parameters(before)
+    return _parameters(network, after) == _parameters(network, before)
 
 
-def _parameters(node: ir.Node) -> list[object]:
+def _parameters(network: Network, node: ir.Node) -> list[object]:
+    """Constants and attributes; asked of one node for every region that begins or ends at it."""
+    key = (_parameters, node)
+    if key not in network.remembered:
+        network.remembered[key] = _read_parameters(node)
+    found: list[object] = network.remembered[key]
+    return found
+
+
+def _read_parameters(node: ir.Node) -> list[object]:
     constants: list[object] = [
         value.const_value.numpy().tolist() if value is not None and value.const_value is not None else None
         for value in (*node.inputs[1:], None, None)[:2]

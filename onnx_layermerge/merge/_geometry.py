@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 __all__ = ["Geometry"]
 
@@ -45,10 +45,11 @@ class Geometry:
                     f"{name} must hold {len(self.kernel) or 'some'} values ≥ {least}, got {values}"
                 )
 
-    @classmethod
-    def identity(cls, ndim: int) -> Geometry:
+    @staticmethod
+    @cache
+    def identity(ndim: int) -> Geometry:
         """The geometry of the identity map on ``ndim`` spatial dimensions: a 1-kernel without padding."""
-        return cls((1,) * ndim, (1,) * ndim, (0,) * ndim, (0,) * ndim)
+        return Geometry((1,) * ndim, (1,) * ndim, (0,) * ndim, (0,) * ndim)
 
     @property
     def ndim(self) -> int:
