@@ -20,6 +20,7 @@ __all__ = [
     "REFITS",
     "data_options",
     "device_options",
+    "effort_option",
     "engine_options",
     "metric_options",
     "model_options",
@@ -38,6 +39,7 @@ MODEL = click.Path()
 
 METHODS = ("olm", "drop", "layermerge")
 REFITS = ("off", "auto")
+EFFORTS = ("quick", "normal", "thorough")
 PRESETS = ("imagenet", "inception", "lite", "unit", "raw", "caffe", "yolo")
 LAYOUTS = ("auto", "nchw", "nhwc")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
@@ -163,6 +165,15 @@ def require_builds_option(command: F) -> F:
     return click.option(
         "--require-builds", type=click.Path(), metavar="REPORT.json",
         help="Use only blocks that were built according to this report of `olm profile --build-only --json`.",
+    )(command)  # fmt: skip
+
+
+def effort_option(command: F) -> F:
+    """--effort."""
+    return click.option(
+        "--effort", type=click.Choice(EFFORTS), default="normal", show_default=True,
+        help="How many samples rank blocks and plans, how many plans are built, and, with thorough, whether the best "
+        "is searched around.",
     )(command)  # fmt: skip
 
 

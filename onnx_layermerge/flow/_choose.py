@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import onnx_ir as ir
 
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import ModelError, TargetError
+from onnx_layermerge.flow._effort import Effort
 from onnx_layermerge.flow._loop import Loop, Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress
 from onnx_layermerge.flow._rank import Ranked, rank
@@ -76,7 +78,7 @@ def choose(
     bases: Mapping[str, Sequence[Choice]],
     speedup: float,
     *,
-    count: int,
+    effort: Effort,
     refitting: bool,
     origin: Mapping[str, str],
 ) -> Chosen:
@@ -93,13 +95,23 @@ def choose(
         last = attempt == ATTEMPTS - 1 or margin == 1.0
         margin = 1.0 if last else margin
         try:
-            plans = run.loop.plans(bases, speedup * margin, count=count, seed=run.seed)
+            plans = run.loop.plans(bases, speedup * margin, count=effort.rivals, seed=run.seed)
         except TargetError:
             margin = 1.0
             continue
         missed = 1.0
         fresh = [plan for plan in plans if plan.keys not in tried]
-        ranked = rank(run.prepared, fresh, run.fit_data, run.validation, run.seed, run.progress, run.metric)
+        ranked = rank(
+            run.prepared,
+            fresh,
+            run.fit_data,
+            run.validation,
+            run.seed,
+            run.progress,
+            effort=effort,
+            metric=run.metric,
+            near=partial(run.loop.near, bases=bases, speedup=speedup * margin, seed=run.seed),
+        )
         for item in ranked:
             if not last and _much_worse(run, item, ranked[0]):
                 break

@@ -13,13 +13,15 @@ from onnx_layermerge.data import ImageOptions, with_mixtures
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.flow._choose import Run, choose
 from onnx_layermerge.flow._data import choosable, open_samples, what_it_cost
+from onnx_layermerge.flow._effort import effort_of
 from onnx_layermerge.flow._judged import judge, judges, overfitted
 from onnx_layermerge.flow._latencies import latencies
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
-from onnx_layermerge.flow._rank import joint_loss, loss_bases, scored
+from onnx_layermerge.flow._rank import joint_loss, loss_bases
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, recorded
 from onnx_layermerge.flow._required import buildable, read_builds
+from onnx_layermerge.flow._scores import scored
 from onnx_layermerge.flow._timed import useful
 from onnx_layermerge.graph import check_target, load_runnable, narrow, write
 from onnx_layermerge.latency import EngineOptions, LatencyTable, open_backend
@@ -56,7 +58,8 @@ def compress(
     batch: int = 1,
     engines: EngineOptions | None = None,
     refit_mode: str = "auto",
-    rivals: int = 12,
+    effort: str = "normal",
+    rivals: int | None = None,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Report:
@@ -81,7 +84,10 @@ def compress(
             offered.
         refit_mode: "off", or "auto": kept convolutions are solved again, near their weights, where validation gains by
                 it; with ``method`` "olm" and the user's own samples only.
-        rivals: how many plans are built and compared; 1 takes the program's own by the first measure of loss.
+        effort: "quick", "normal" or "thorough": samples that rank blocks and plans, how many plans are built, and
+            whether the best is searched around.
+        rivals: how many plans are built and compared, whatever ``effort`` has; 1 takes the program's own by the first
+            measure of loss.
 
     Returns:
         The report; the file at ``output`` is complete.
@@ -93,7 +99,10 @@ def compress(
     check_speedup(speedup)
     if refit_mode not in ("off", "auto"):
         raise UsageError(f"--refit {refit_mode} is unknown; choose off or auto.")
-    if samples < 2 or rivals < 1:
+    trying = effort_of(effort)
+    if rivals is not None:
+        trying = dataclasses.replace(trying, rivals=rivals)
+    if samples < 2 or trying.rivals < 1:
         raise UsageError("--samples needs at least 2 and --rivals at least 1.")
     if val is not None and calib is None:
         raise UsageError("--val decides between fitted plans and needs --calib beside it.")
@@ -132,13 +141,15 @@ def compress(
         warnings += timed.warnings
         clock.mark("time blocks")
         candidates = useful(prepared, timed)
-        scores = scored(prepared, candidates, fit_data, validation, seed=seed, mixing=mixing, progress=progress)
+        scores = scored(
+            prepared, candidates, fit_data, validation, effort=trying, seed=seed, mixing=mixing, progress=progress
+        )
         clock.mark("score blocks")
         loop = Loop(prepared, timed, opened, table, progress, joint_loss(scores))
         bases = loss_bases(candidates, scores, timed)
-        if method == "layermerge" or rivals == 1:
+        if method == "layermerge" or trying.rivals == 1:
             name = "kl" if "kl" in bases else next(iter(bases))
-            bases, rivals = {name: bases[name]}, 1
+            bases, trying = {name: bases[name]}, dataclasses.replace(trying, rivals=1, nearby=0)
         run = Run(
             prepared, opened, table, loop, fit_data, judged, seed, progress, original, by.metric, found.everything
         )
@@ -154,7 +165,7 @@ def compress(
         }
         # Pictures of no relation to what the model sees teach kept layers nothing.
         refitting = refit_mode == "auto" and method == "olm" and not found.pictures
-        chosen = choose(run, bases, speedup, count=rivals, refitting=refitting, origin=origin)
+        chosen = choose(run, bases, speedup, effort=trying, refitting=refitting, origin=origin)
     clock.mark("build and verify")
     result = judge(run, chosen, None if fit_data is None else validation, by)
     if result.compared is not None:
@@ -178,6 +189,7 @@ def compress(
         output=str(output),
         method=method,
         device=opened.describe().text(),
+        effort=effort,
         asked=speedup,
         predicted=chosen.plan.predicted,
         speedup=chosen.speedup,

@@ -14,7 +14,7 @@ from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.flow._choose import Chosen, Run
 from onnx_layermerge.flow._prepare import Prepared, Progress
-from onnx_layermerge.flow._rank import bounded
+from onnx_layermerge.flow._scores import bounded
 from onnx_layermerge.graph import Session
 from onnx_layermerge.importance import collect
 from onnx_layermerge.verify import (

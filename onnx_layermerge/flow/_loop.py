@@ -7,8 +7,9 @@ by what was missing, until the *lower* end of the measured interval meets the ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.errors import ModelError, TargetError
@@ -16,7 +17,7 @@ from onnx_layermerge.flow._in_place import structure
 from onnx_layermerge.flow._prepare import Prepared, Progress, quiet
 from onnx_layermerge.flow._timed import Timed
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
-from onnx_layermerge.plan import Choice, Joint, improve, rivals, solve
+from onnx_layermerge.plan import Choice, Joint, improve, nearby, rivals, solve
 from onnx_layermerge.verify import measured_speedup
 
 __all__ = ["Loop", "Plan"]
@@ -27,6 +28,8 @@ REFUSED = Ratio(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, "cap")
 # One in so many of the plans comes from the joint loss.
 IMPROVED = 3
 JOINT = ", joint"
+# Plans around another one are drawn this often at most; what was known already or is too slow counts as well.
+DRAWS = 40
 # A plan this much faster than asked gave away more than it had to.
 OVERSHOOT = 1.01
 
@@ -161,6 +164,30 @@ class Loop:
                 plan = self.relaxed(plan, bases[plan.basis.removesuffix(JOINT)], speedup)
                 found.setdefault(plan.keys, plan)
         return tuple(found.values())
+
+    def near(
+        self,
+        plan: Plan,
+        known: Collection[tuple[str, ...]],
+        *,
+        bases: Mapping[str, Sequence[Choice]],
+        speedup: float,
+        seed: int,
+    ) -> Iterator[Plan]:
+        """Plans around ``plan`` that were measured to meet ``speedup`` and are not ``known``, nearer ones first."""
+        joint, choices = self.joint, bases[plan.basis.removesuffix(JOINT)]
+        if joint is None or not set(plan.keys) <= set(joint.index):
+            return
+        savings = {choice.key: choice.saving_s for choice in choices}
+        # What the table has for this plan, less what is more than asked, by what was measured of it.
+        needed, gained = (1 - 1 / each for each in (speedup, plan.measured.low))
+        saving = sum(savings[key] for key in plan.keys) * needed / gained
+        drawn: set[tuple[str, ...]] = set()
+        for keys in islice(nearby(plan.keys, choices, joint, saving, seed=seed), DRAWS):
+            if keys in drawn or keys in known or self.time(keys).low < speedup:
+                continue
+            drawn.add(keys)
+            yield Plan(keys, plan.basis, self.predicted(keys), self.measured[keys], joint.loss(keys))
 
     def relaxed(self, plan: Plan, choices: Sequence[Choice], speedup: float) -> Plan:
         """The plan without the lossiest blocks that it does not need, as long as what is left meets ``speedup``.

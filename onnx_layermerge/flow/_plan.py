@@ -9,11 +9,13 @@ from pathlib import Path
 from onnx_layermerge.data import ImageOptions
 from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.flow._data import choosable, open_samples
+from onnx_layermerge.flow._effort import effort_of
 from onnx_layermerge.flow._latencies import latencies
 from onnx_layermerge.flow._prepare import Prepared, Progress, prepare, quiet
-from onnx_layermerge.flow._rank import loss_bases, scored
+from onnx_layermerge.flow._rank import loss_bases
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, named, recorded, substitute
 from onnx_layermerge.flow._required import buildable, read_builds
+from onnx_layermerge.flow._scores import scored
 from onnx_layermerge.flow._timed import Timed, useful
 from onnx_layermerge.latency import Backend, DeviceKey, EngineOptions, LatencyTable, open_backend
 from onnx_layermerge.plan import solve
@@ -87,6 +89,7 @@ def plan(
     from_table: str | None = None,
     allow_mismatch: bool = False,
     require_builds: str | Path | None = None,
+    effort: str = "normal",
     seed: int = 0,
     progress: Progress = quiet,
 ) -> PlanReport:
@@ -100,12 +103,14 @@ def plan(
         allow_mismatch: take the times of the table's device for this one's, where it holds no others.
         require_builds: report of ``build_only`` as JSON; candidates that did not build, or are not in it, are not
             offered.
+        effort: samples that blocks are ranked on, as of ``compress``.
 
     Raises:
         OlmError: with one sentence and an exit code; ProfileError where ``profile`` knows other devices only.
     """
     if from_table is not None and allow_mismatch:
         raise UsageError("--from-table names the device itself; leave out --allow-mismatch.")
+    trying = effort_of(effort)
     builds = None if require_builds is None else read_builds(require_builds)
     source = _source(profile, backend, device, precision, engines, from_table, allow_mismatch)
     prepared = prepare(
@@ -127,7 +132,7 @@ def plan(
         timed, missing = source.times(prepared, table, seed, progress)
     candidates = useful(prepared, timed)
     scores = scored(
-        prepared, candidates, data.fit, data.validation, seed=seed, mixing=data.mixing, progress=progress
+        prepared, candidates, data.fit, data.validation, effort=trying, seed=seed, mixing=data.mixing, progress=progress
     )
     bases = loss_bases(candidates, scores, timed)
     best = "kl" if "kl" in bases else "drop-only"

@@ -1,39 +1,36 @@
-"""Which plan is best is seen once it is built: scores before, real builds after."""
+"""Which plan is best is seen once it is built.
+
+Scores of single blocks make the bases that plans are drawn from; every plan is built and held against the original.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 import numpy as np
 
 from onnx_layermerge.candidates import Candidate
-from onnx_layermerge.data import Calibration, with_mixtures
+from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import TargetError
 from onnx_layermerge.fit import FITTED
+from onnx_layermerge.flow._effort import Effort
 from onnx_layermerge.flow._loop import Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress
 from onnx_layermerge.flow._timed import Timed
 from onnx_layermerge.graph import Session
-from onnx_layermerge.importance import Scores, collect, score
+from onnx_layermerge.importance import Scores, collect
 from onnx_layermerge.plan import Choice, Joint
 from onnx_layermerge.recover import Built, build
 from onnx_layermerge.verify import Metric, quality
 
-__all__ = ["Ranked", "bounded", "joint_loss", "loss_bases", "rank", "scored"]
+__all__ = ["Near", "Ranked", "joint_loss", "loss_bases", "rank"]
 
-# Images a fit sees while single blocks, then whole plans, are only being ranked; the finalists are built with all.
-# Fewer would be unfair to fitted plans: they gain from every image, drops do not.
-SCORING_IMAGES = 96
-SCORING_SAMPLES = 64
-RANKING_IMAGES = 192
-FINALISTS = 3
+# From a plan and the keys of those that are known already to new ones around it, timed and fast enough.
+Near = Callable[[Plan, Collection[tuple[str, ...]]], Iterable[Plan]]
+
 # A user's metric may take minutes: it sees this many plans, the best by divergence.
 JUDGED = 4
-# Outputs of images (segmentation) are large; a set of them is held for every candidate of one exit.
-OUTPUT_BYTES = 48 << 20
-
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
@@ -44,37 +41,6 @@ class Ranked:
     loss: float
     score: float | None = None
     images: int = 0
-
-
-def scored(
-    prepared: Prepared,
-    candidates: Sequence[Candidate],
-    fit_data: Calibration | None,
-    validation: Calibration,
-    *,
-    seed: int,
-    mixing: bool = False,
-    progress: Progress,
-) -> Scores:
-    """Importance of every candidate on at most 64 validation samples, and with ``mixing`` on mixtures of them too."""
-    judged = validation.take(min(SCORING_SAMPLES, len(validation)), seed)
-    return score(
-        prepared.network,
-        candidates,
-        fit_data,
-        bounded(prepared, with_mixtures(judged, seed) if mixing else judged, seed),
-        images=SCORING_IMAGES,
-        batch=prepared.batch,
-        seed=seed,
-        progress=lambda done, total, what: progress("score", done, total, what),
-    )
-
-
-def bounded(prepared: Prepared, data: Calibration, seed: int) -> Calibration:
-    """As many of the samples as keep one set of outputs within ``OUTPUT_BYTES``."""
-    sizes = [prepared.shapes[name] for name in prepared.network.outputs if name in prepared.shapes]
-    each = max(1, sum(4 * prod(shape[1:]) for shape in sizes))
-    return data.take(min(len(data), max(2, prepared.batch, OUTPUT_BYTES // each)), seed)
 
 
 def loss_bases(candidates: Sequence[Candidate], scores: Scores, timed: Timed) -> dict[str, tuple[Choice, ...]]:
@@ -130,9 +96,12 @@ def rank(
     validation: Calibration,
     seed: int,
     progress: Progress,
+    *,
+    effort: Effort,
     metric: Metric | None = None,
+    near: Near | None = None,
 ) -> list[Ranked]:
-    """Build every plan on few images, the best again on all; least validation divergence first.
+    """Build every plan on few samples, the best again on all, then plans ``near`` the best; least divergence first.
 
     With a ``metric`` the ``JUDGED`` best of them come first, in its order.
     """
@@ -142,30 +111,53 @@ def rank(
     everything = len(fit_data) if fit_data is not None else 0
 
     def attempt(plan: Plan, images: int, done: int) -> Ranked:
-        progress("build", done, total, f"plan {done + 1} of {total} ({plan.basis})")
+        progress("build", done, max(total, done + 1), f"plan {done + 1} of {total} ({plan.basis})")
         built = build(network, [by_key[key] for key in plan.keys], fit_data, images=images, batch=batch, seed=seed)
         return Ranked(plan, built, quality(wanted, built.model, validation, batch).kl, images=images)
 
     def fitted(plan: Plan) -> bool:
         return any(by_key[key].recipe in FITTED for key in plan.keys)
 
-    def order(item: Ranked) -> tuple[float, tuple[str, ...]]:
-        return item.loss, item.plan.keys
-
-    enough = min(RANKING_IMAGES, everything)
-    again = [plan for plan in plans if fitted(plan)][:FINALISTS] if everything > enough else []
+    enough = min(effort.ranking_fit, everything)
+    again = [plan for plan in plans if fitted(plan)][: effort.finalists] if everything > enough else []
+    around = effort.nearby if near is not None and plans else 0
     judged = min(JUDGED, len(plans)) if metric is not None and len(plans) > 1 else 0
-    total = len(plans) + len(again) + judged
-    first = sorted((attempt(plan, enough, number) for number, plan in enumerate(plans)), key=order)
+    total = len(plans) + len(again) + around + judged
+    first = sorted((attempt(plan, enough, number) for number, plan in enumerate(plans)), key=_order)
     finalists = [item.plan for item in first if fitted(item.plan)][: len(again)]
     last = {plan.keys: attempt(plan, everything, len(plans) + number) for number, plan in enumerate(finalists)}
-    ranked = sorted((last.get(item.plan.keys, item) for item in first), key=order)
+    ranked = sorted((last.get(item.plan.keys, item) for item in first), key=_order)
+    if around and near is not None:
+        done = len(plans) + len(again)
+        ranked = _searched(ranked, near, around, lambda plan, number: attempt(plan, everything, done + number))
     if metric is not None:
         best = []
         for number, item in enumerate(ranked[:judged]):
             progress("build", total - judged + number, total, f"the metric of plan {number + 1} of {judged}")
             best.append(replace(item, score=metric.score(item.built.model)))
-        ranked = [*sorted(best, key=lambda item: (-(item.score or 0.0), *order(item))), *ranked[judged:]]
+        ranked = [*sorted(best, key=lambda item: (-(item.score or 0.0), *_order(item))), *ranked[judged:]]
     progress("build", total, total, "built")
     return ranked
 
+
+def _searched(
+    ranked: Sequence[Ranked], near: Near, count: int, attempt: Callable[[Plan, int], Ranked]
+) -> list[Ranked]:
+    """Local search: ``count`` plans around the best, which moves to whatever turns out better."""
+    found = sorted(ranked, key=_order)
+    tried = {item.plan.keys for item in found}
+    best, source = found[0], iter(near(found[0].plan, tried))
+    for number in range(count):
+        plan = next(source, None)
+        if plan is None:
+            break
+        tried.add(plan.keys)
+        item = attempt(plan, number)
+        found.append(item)
+        if _order(item) < _order(best):
+            best, source = item, iter(near(item.plan, tried))
+    return sorted(found, key=_order)
+
+
+def _order(item: Ranked) -> tuple[float, tuple[str, ...]]:
+    return item.loss, item.plan.keys

@@ -11,16 +11,15 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnx_layermerge.candidates import Candidate, cost_macs
+from onnx_layermerge.flow._remembered import keep, place
 from onnx_layermerge.graph import to_bytes
-from onnx_layermerge.latency import BlockSpec, default_path
+from onnx_layermerge.latency import BlockSpec
 from onnx_layermerge.latency.blocks import region_block, replacement_block
 from onnx_layermerge.verify import structure_key
 
@@ -34,7 +33,6 @@ REMEMBERED_FROM = 100
 MOST_REMEMBERED = 64
 # What decides how a block is built and hashed.
 _CODE = ("graph/**/*.py", "merge/**/*.py", "candidates/**/*.py", "latency/blocks.py", "verify/_speed.py")
-_LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,7 @@ class _Memory:
     @classmethod
     def of(cls, prepared: Prepared) -> _Memory:
         bound = sorted((name, list(shape)) for name, shape in prepared.bound.items())
-        words = json.dumps([prepared.network.digest, bound, _code()])
-        name = hashlib.sha256(words.encode()).hexdigest()[:32]
-        path = default_path().parent / "keys" / f"{name}.json"
+        path = place("keys", prepared.network.digest, bound, code=_CODE).with_suffix(".json")
         known, labels = {}, {}
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             held = json.loads(path.read_text(encoding="utf-8"))
@@ -129,28 +125,7 @@ class _Memory:
         return self.known[name]
 
     def write(self) -> None:
-        """Keep for the next run; that it cannot be kept is no fault."""
-        if not self.changed:
-            return
-        with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside = self.path.with_suffix(f".{os.getpid()}")
+        """Keep for the next run."""
+        if self.changed:
             text = {name: [key, self.labels[name]] for name, key in sorted(self.known.items())}
-            beside.write_text(json.dumps(text), encoding="utf-8")
-            beside.replace(self.path)
-            held = sorted(self.path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
-            for file in held[:-MOST_REMEMBERED]:
-                file.unlink()
-
-
-@functools.cache
-def _code() -> str:
-    """Digest of everything that a key depends on beside the model: this package's code and the libraries."""
-    found = hashlib.sha256()
-    package = Path(__file__).parents[1]
-    for file in sorted(file for pattern in _CODE for file in package.glob(pattern)):
-        found.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
-    for library in _LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found.update(f"{library} {version(library)}".encode())
-    return found.hexdigest()
+            keep(self.path, json.dumps(text).encode(), most=MOST_REMEMBERED)

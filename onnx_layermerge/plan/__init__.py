@@ -51,9 +51,9 @@ S + n·unit or more, up to S_max.
 only ranks plans; which of them is best is seen once they are built.
 """
 
-from ._joint import Joint, improve
+from ._joint import Joint, improve, nearby
 from ._line import Choice, Frontier, Solution
 from ._program import solve
 from ._rivals import Rival, rivals
 
-__all__ = ["Choice", "Frontier", "Joint", "Rival", "Solution", "improve", "rivals", "solve"]
+__all__ = ["Choice", "Frontier", "Joint", "Rival", "Solution", "improve", "nearby", "rivals", "solve"]

@@ -14,8 +14,9 @@ rest of the plan (no less than 0), the exact program solves for these, x goes ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +26,13 @@ from onnx_layermerge.errors import OlmError
 from ._line import Choice
 from ._program import solve
 
-__all__ = ["Joint", "improve"]
+__all__ = ["Joint", "improve", "nearby"]
 
 GAMMA = 0.5
 _STEPS = 8
 _COARSE = 2_000
+# Half a dozen draws reach the σ = 0.3 at which rivals begin.
+_SIGMA_STEP = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,19 +75,47 @@ def improve(
 
     Choices that the joint loss does not know are not considered; ``keys`` must be known to it.
     """
-    known = [choice for choice in choices if choice.key in joint.index]
-    if not set(keys) <= {choice.key for choice in known}:
-        raise OlmError("a plan can only be improved among the choices that it was made of.")
-    own = np.diag(joint.gram)
+    known = _known(keys, choices, joint)
     best, least = tuple(keys), joint.loss(keys)
     x = joint.indicator(keys)
     for _ in range(_STEPS):
-        beside = np.maximum(own + 2 * (joint.gram @ x - own * x), 0.0)
-        now = [replace(choice, loss=float(beside[joint.index[choice.key]])) for choice in known]
-        solution = solve(now, max_saving_s=saving_s, steps=_COARSE).at(saving_s)
+        solution = solve(_beside(known, joint, x), max_saving_s=saving_s, steps=_COARSE).at(saving_s)
         if solution is None:
             break
         if joint.loss(solution.keys) < least:
             best, least = solution.keys, joint.loss(solution.keys)
         x = (x + joint.indicator(solution.keys)) / 2
     return best
+
+
+def nearby(
+    keys: Sequence[str], choices: Sequence[Choice], joint: Joint, saving_s: float, *, seed: int
+) -> Iterator[tuple[str, ...]]:
+    """Plans around ``keys`` that save ``saving_s`` or more, nearer ones first, without end and with repeats.
+
+    Losses as they are beside the rest of ``keys`` are drawn again and again as d · exp(σ z), z ~ N(0, 1), with σ a
+    little larger each time up to 1, and the exact program solves for them.
+    """
+    beside = _beside(_known(keys, choices, joint), joint, joint.indicator(keys))
+    rng = np.random.default_rng(seed)
+    for number in count(1):
+        factors = np.exp(min(_SIGMA_STEP * number, 1.0) * rng.standard_normal(len(beside))).tolist()
+        drawn = [replace(choice, loss=choice.loss * by) for choice, by in zip(beside, factors, strict=True)]
+        solution = solve(drawn, max_saving_s=saving_s, steps=_COARSE).at(saving_s)
+        if solution is None:
+            return
+        yield solution.keys
+
+
+def _known(keys: Sequence[str], choices: Sequence[Choice], joint: Joint) -> list[Choice]:
+    known = [choice for choice in choices if choice.key in joint.index]
+    if not set(keys) <= {choice.key for choice in known}:
+        raise OlmError("a plan can only be improved among the choices that it was made of.")
+    return known
+
+
+def _beside(choices: Sequence[Choice], joint: Joint, x: npt.NDArray[np.float64]) -> list[Choice]:
+    """The choices with what each costs beside the rest of x: the gradient of the joint loss, no less than 0."""
+    own = np.diag(joint.gram)
+    losses = np.maximum(own + 2 * (joint.gram @ x - own * x), 0.0)
+    return [replace(choice, loss=float(losses[joint.index[choice.key]])) for choice in choices]

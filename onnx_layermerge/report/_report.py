@@ -63,6 +63,7 @@ class Report:
     output: str
     method: str
     device: str
+    effort: str
     asked: float
     predicted: float
     speedup: Ratio

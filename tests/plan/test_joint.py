@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 import pytest
 
 from onnx_layermerge.errors import OlmError
-from onnx_layermerge.plan import Choice, Joint, improve, solve
+from onnx_layermerge.plan import Choice, Joint, improve, nearby, solve
 from onnx_layermerge.plan._joint import GAMMA
 
 
@@ -66,3 +66,36 @@ def test_losses_and_moves_must_belong_together() -> None:
     joint = Joint.of({"c0": 1.0}, moves([1]))
     with pytest.raises(OlmError, match="among the choices"):
         improve(["c0", "c9"], [Choice("c0", 0, 1, 1.0, 1.0)], joint, 0.5)
+
+
+def line(seed: int) -> tuple[list[Choice], Joint, tuple[str, ...], float]:
+    rng = np.random.default_rng(seed)
+    choices = [
+        Choice(f"c{at}.{size}", at, at + 1, size / 4, float(rng.uniform(0.5, 1) * size))
+        for at in range(12)
+        for size in (1, 2, 4)
+    ]
+    joint = Joint.of({one.key: one.loss for one in choices}, {one.key: rng.standard_normal(5) for one in choices})
+    centre = solve(choices).at(5.0)
+    assert centre is not None
+    return choices, joint, centre.keys, 5.0
+
+
+def test_plans_nearby_are_valid_differ_more_and_more_and_follow_the_seed() -> None:
+    choices, joint, centre, wanted = line(3)
+    by_key = {one.key: one for one in choices}
+    drawn = list(islice(nearby(centre, choices, joint, wanted, seed=0), 60))
+    assert drawn == list(islice(nearby(centre, choices, joint, wanted, seed=0), 60))
+    assert drawn != list(islice(nearby(centre, choices, joint, wanted, seed=1), 60))
+    for keys in drawn:
+        members = [by_key[key] for key in keys]
+        assert sum(one.saving_s for one in members) >= wanted
+        assert len({one.start for one in members}) == len(members)
+    distance = [len(set(keys) ^ set(centre)) for keys in drawn]
+    assert np.mean(distance[:10]) < np.mean(distance[-10:])
+    assert len(set(drawn)) > 10
+
+
+def test_nothing_lies_near_where_so_much_cannot_be_saved() -> None:
+    choices, joint, centre, _ = line(3)
+    assert list(islice(nearby(centre, choices, joint, 100.0, seed=0), 3)) == []

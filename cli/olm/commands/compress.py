@@ -15,6 +15,7 @@ from olm.options import (
     REFITS,
     data_options,
     device_options,
+    effort_option,
     engine_options,
     metric_options,
     model_options,
@@ -47,9 +48,9 @@ __all__ = ["compress"]
     "--refit", "refit_mode", type=click.Choice(REFITS), default="auto", show_default=True,
     help="auto: solve kept convolutions again, near their weights, where validation gains by it.",
 )
+@effort_option
 @click.option(
-    "--rivals", type=click.IntRange(1), default=12, show_default=True, metavar="N",
-    help="Plans to build and compare.",
+    "--rivals", type=click.IntRange(1), metavar="N", help="Plans to build and compare.  [default: by --effort]"
 )
 @device_options
 @engine_options

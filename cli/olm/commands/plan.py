@@ -12,6 +12,7 @@ from olm.options import (
     MODEL,
     data_options,
     device_options,
+    effort_option,
     engine_options,
     model_options,
     output_options,
@@ -50,6 +51,7 @@ ROWS = 12
     help="Where the file of --profile knows only another device, take its times for this one's.",
 )
 @require_builds_option
+@effort_option
 @model_options
 @seed_option
 @output_options
