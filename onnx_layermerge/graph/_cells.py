@@ -1,7 +1,7 @@
 """Activations as one thing, however many nodes an exporter wrote them with.
 
 A *cell* is the smallest stretch of the line, without a convolution, that turns one computed value into another of the
-same shape: ``Relu``; SiLU as Sigmoid·Mul; HardSwish as Add·Clip·Mul·Div; a GroupNormalization as
+same shape and type: ``Relu``; SiLU as Sigmoid·Mul; HardSwish as Add·Clip·Mul·Div; a GroupNormalization as
 Reshape·InstanceNormalization·Reshape.  It is kept whole or removed whole.
 """
 
@@ -43,7 +43,7 @@ _SPELLINGS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """``order[start:stop]`` turns the value ``entry`` into ``exit`` of the same shape.
+    """``order[start:stop]`` turns the value ``entry`` into ``exit`` of the same shape and type.
 
     ``elementwise``: every output element depends on the same element of the entry only.
     """
@@ -98,7 +98,9 @@ def _cell_at(network: Line, start: int) -> Cell | None:
                 last_use[value] = users[-1]
         last_use = {value: last for value, last in last_use.items() if last > position}
         out = node.outputs[0]
-        if list(last_use) == [out] and _of_shape(entry, out):
+        # A comparison keeps the shape, but what it ends in are truth values.
+        same_type = out.dtype is None or out.dtype == entry.dtype
+        if list(last_use) == [out] and same_type and _of_shape(entry, out):
             closures.append(end)
             if read_at[-1] <= position:
                 break

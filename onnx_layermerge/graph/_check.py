@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import onnx
 
+from onnx_layermerge.graph._order import edges_of
 from onnx_layermerge.graph._walk import all_nodes, all_tensors, bodies, label, opsets, refuse
 
 __all__ = ["check_structure", "check_text"]
@@ -67,7 +68,7 @@ def _names_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
 
 
 def check_structure(model: onnx.ModelProto, file: Path) -> None:
-    """Names, order, operators.
+    """Names, order, operators; the nodes are sorted already, as far as they can be (``sort_nodes``).
 
     Raises:
         ModelError: quantized, an unknown operator, a value made twice or never, a cycle, or a sparse tensor.
@@ -168,9 +169,10 @@ def _check_nodes(
             if not name or any(name in scope for scope in reversed(scopes)):
                 continue
             if name in makers:
-                raise _out_of_order(nodes, makers, node, name, file)
+                raise _in_a_circle(nodes, file)
             if name in later:
-                raise refuse(file, f"{label(node)} reads '{name}' before it is made")
+                what = f"{label(node)} reads '{name}', which is made from the output of the node around it, a cycle"
+                raise refuse(file, what)
             raise refuse(file, f"{label(node)} reads '{name}', which nothing makes")
         for body in bodies(node):
             _check_graph(body, scopes, later | (makers.keys() - made), file)
@@ -180,19 +182,10 @@ def _check_nodes(
             raise refuse(file, f"nothing makes the output '{name}'")
 
 
-def _out_of_order(
-    nodes: Sequence[onnx.NodeProto], makers: Mapping[str, int], node: onnx.NodeProto, name: str, file: Path
-) -> Exception:
-    edges = {
-        index: [
-            makers[read] for read in (name for inner in all_nodes([each]) for name in inner.input) if read in makers
-        ]
-        for index, each in enumerate(nodes)
-    }
-    loop = _cycle(edges)
-    if loop:
-        return refuse(file, f"{label(nodes[loop[0]])} reads what is made from its own output, a cycle of {len(loop)}")
-    return refuse(file, f"{label(node)} reads '{name}' before it is made", "sort its nodes so that each comes last")
+def _in_a_circle(nodes: Sequence[onnx.NodeProto], file: Path) -> Exception:
+    """The refusal of nodes that ``sort_nodes`` could not sort."""
+    loop = _cycle(dict(enumerate(edges_of(nodes))))
+    return refuse(file, f"{label(nodes[loop[0]])} reads what is made from its own output, a cycle of {len(loop)}")
 
 
 def _cycle(edges: Mapping[_T, Sequence[_T]]) -> list[_T]:

@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_layermerge.errors import ModelError
+from onnx_layermerge.graph._quiet import quiet
 from onnx_layermerge.graph._session import Session
 
 __all__ = ["TOLERANCES", "Reference", "Uncheckable", "Unrunnable", "distance", "reference", "tolerance_of"]
@@ -169,7 +170,8 @@ def _run(model: ir.Model, feeds: Arrays) -> dict[str, Any]:
             raise
         from onnx.reference import ReferenceEvaluator
 
-        proto = ir.to_proto(model)
+        with quiet():
+            proto = ir.to_proto(model)
         names = [value.name for value in proto.graph.output]
         if not isinstance(proto, onnx.ModelProto):
             raise

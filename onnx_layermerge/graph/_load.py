@@ -17,6 +17,7 @@ from onnx_layermerge.graph._check import check_structure, check_text
 from onnx_layermerge.graph._check_sizes import check_sizes, skeleton
 from onnx_layermerge.graph._check_tensors import check_tensors
 from onnx_layermerge.graph._opset import OLDEST, check_versions, modernise
+from onnx_layermerge.graph._order import sort_nodes
 from onnx_layermerge.graph._pack import is_plain
 from onnx_layermerge.graph._walk import refuse
 
@@ -42,6 +43,7 @@ def load(path: str | Path) -> ir.Model:
     opset = check_versions(proto, file)
     if not len(proto.graph.node):
         raise ModelError(f"{file} holds no nodes; is it complete?")
+    sort_nodes(proto)
     check_structure(proto, file)
     check_tensors(proto, file)
     converted = None

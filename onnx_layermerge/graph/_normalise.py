@@ -8,11 +8,11 @@ names.  Whether a step did keep what the model computes is checked elsewhere, on
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants
@@ -20,6 +20,7 @@ from onnxscript.optimizer import fold_constants
 from onnx_layermerge.errors import ModelError
 from onnx_layermerge.graph._constants import is_op
 from onnx_layermerge.graph._into_conv import fold_affine, fold_pads, spell_out_pads
+from onnx_layermerge.graph._quiet import quiet
 from onnx_layermerge.graph._rules import cancel_pairs, remove_dropout
 from onnx_layermerge.graph._shapes import infer_shapes
 from onnx_layermerge.graph._transposes import cancel_transposes
@@ -28,6 +29,14 @@ __all__ = ["FOLDING", "LISTING", "Step", "normalise"]
 
 # Elements; a weight that an exporter left transposed, reshaped or in another type is worth computing here.
 _LARGEST_FOLDED = 2**26
+# Elements of a tensor of one value: pads and shapes have a few, while a filled image would only make the file larger.
+_LARGEST_FILLED = 2**12
+# Elements; what is made of nothing but sizes is computed up to here, as where files are checked.
+_LARGEST_MADE = 2**28
+# Their output is as large as the values of their inputs say.
+_GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot")
+# Elements; inputs that hold sizes are far smaller.
+_LARGEST_SIZES = 64
 # A fold can uncover the next one; each round costs a pass over the graph.
 _MOST_ROUNDS = 8
 # Elements; constants this small are compared by value when nodes are, larger ones by what they are.
@@ -64,8 +73,15 @@ def _inline(model: ir.Model) -> bool:
 
 def _fold_constants(model: ir.Model) -> bool:
     changed = False
+    opset = model.graph.opset_imports.get("", onnx.defs.onnx_opset_version())
     for _ in range(_MOST_ROUNDS):
-        if not fold_constants(model, onnx_shape_inference=False, input_size_limit=_LARGEST_FOLDED).modified:
+        found = fold_constants(
+            model,
+            onnx_shape_inference=False,
+            input_size_limit=_LARGEST_FOLDED,
+            should_fold=lambda node: _should_fold(node, opset),
+        )
+        if not found.modified:
             break
         passes.RemoveUnusedNodesPass()(model)
         changed = True
@@ -74,6 +90,44 @@ def _fold_constants(model: ir.Model) -> bool:
         if not infer_shapes(model):
             break
     return changed
+
+
+def _should_fold(node: ir.Node, opset: int) -> bool | None:
+    """For onnxscript, which asks of nodes whose inputs are constants: True or False, None for its own rule.
+
+    By that rule a ConstantOfShape is never folded, and with it no pad that an exporter fills up with zeros for the axes
+    that are not padded.  The other rules look at the inputs only, not at how much is made of them.
+    """
+    if not is_op(node, *_GROWING):
+        return None
+    made = _elements_made(node, opset)
+    if node.op_type == "ConstantOfShape":
+        return True if made is not None and made <= _LARGEST_FILLED else None
+    return None if made is not None and made <= _LARGEST_MADE else False
+
+
+def _elements_made(node: ir.Node, opset: int) -> int | None:
+    """How many elements a node with constant inputs makes, found without making them; None where onnx cannot tell."""
+    types: dict[str, onnx.TypeProto] = {}
+    data: dict[str, onnx.TensorProto] = {}
+    for value in node.inputs:
+        tensor = value.const_value if value is not None else None
+        if value is None or tensor is None:
+            continue
+        dims = [int(dim) for dim in tensor.shape.numpy()]
+        types[str(value.name)] = onnx.helper.make_tensor_type_proto(int(tensor.dtype), dims)
+        if tensor.size <= _LARGEST_SIZES:
+            data[str(value.name)] = ir.serde.serialize_tensor(tensor)
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset)
+        found = onnx.shape_inference.infer_node_outputs(schema, ir.serde.serialize_node(node), types, data)
+    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError):
+        return None
+    shape = found.get(str(node.outputs[0].name), onnx.TypeProto()).tensor_type
+    if not shape.HasField("shape") or any(dim.WhichOneof("value") != "dim_value" for dim in shape.shape.dim):
+        return None
+    sizes = [int(dim.dim_value) for dim in shape.shape.dim]
+    return math.prod(sizes) if all(size >= 0 for size in sizes) else None
 
 
 def _remove_unused(model: ir.Model) -> bool:
@@ -170,7 +224,7 @@ def normalise(
     done: list[str] = []
     for step in steps:
         try:
-            with _silence():
+            with quiet():
                 changed = step.apply(model)
                 if changed and not step.quiet:
                     _remove_unused(model)  # what nobody reads any more would still count as a reader
@@ -187,20 +241,6 @@ def normalise(
             if after is not None:
                 after(step)
     return tuple(done)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Passes log what they did not do as warnings; the user hears from us what matters."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:

@@ -91,6 +91,8 @@ def computed_inputs(node: ir.Node) -> list[ir.Value]:
 def closed_reason(network: Line, position: int) -> str | None:
     """Why no block may contain this node; None when one may."""
     node = network.order[position]
+    if node.domain == "com.microsoft.nchwc" or (node.domain, node.op_type) == ("com.microsoft", "FusedConv"):
+        return "written by onnxruntime's optimizer for one machine: give the original export"
     if node.domain not in ("", "ai.onnx"):
         return f"custom domain {node.domain}"
     if position in network.refused:

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_layermerge.errors import ModelError
+from onnx_layermerge.graph._quiet import quiet
 
 __all__ = [
     "MOST_INSIDE_BYTES",
@@ -131,7 +132,8 @@ def proto_with(
             else:
                 continue
             swapped.append((value, tensor))
-        return ir.to_proto(model)
+        with quiet():
+            return ir.to_proto(model)
     finally:
         for value, tensor in swapped:
             value.const_value = tensor

@@ -19,6 +19,7 @@ from onnx_layermerge.graph._equivalence import Reference, Uncheckable, reference
 from onnx_layermerge.graph._load import load
 from onnx_layermerge.graph._network import InputInfo, Network
 from onnx_layermerge.graph._normalise import LISTING, Step, normalise
+from onnx_layermerge.graph._observe import note_types
 
 __all__ = ["bind_shapes", "load_runnable", "network_of", "random_feeds", "read"]
 
@@ -54,12 +55,12 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] | None = Non
         UsageError: ``shapes`` contradict the model.
     """
     model = load(path)
-    if not any(node.op_type == "Conv" for node in model.graph.all_nodes()):
-        raise ModelError(f"{path} has no Conv node; olm compresses convolutional networks.")
+    _require_convs(model, path)
     digest = _digest(Path(path), model)
     # From here on float32 stands for bfloat16, which has no convolution here; the way back is exact.
     widened = widen(model)
     touched: list[Step] = []
+    truth: Reference | None = None
     try:
         # The model is prepared in place; in the rare case that it is wanted as it was, it is read once more.
         trials = _trials(_inputs(model), shapes or {})
@@ -73,7 +74,22 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] | None = Non
     except Uncheckable:
         model = load_runnable(path)
         steps = normalise(model, steps=LISTING)
+    if truth is not None:
+        note_types(model, truth.feeds)
     return replace(network_of(model, steps=steps, source=str(path), digest=digest), widened=widened)
+
+
+def _require_convs(model: ir.Model, path: str | Path) -> None:
+    found = {node.op_type for node in model.graph.all_nodes()}
+    if "Conv" in found:
+        return
+    if "FusedConv" in found:
+        advice = "its convolutions were fused by onnxruntime's optimizer; give the original export"
+    elif "ConvTranspose" in found:
+        advice = "its transposed convolutions (ConvTranspose) are not replaced, so there is nothing to compress"
+    else:
+        advice = "olm compresses convolutional networks"
+    raise ModelError(f"{path} has no Conv node; {advice}.")
 
 
 def _blame(truth: Reference, whole: str) -> ModelError:
@@ -221,7 +237,11 @@ def bind_shapes(
         for axis, dim in enumerate(info.shape):
             size = dim if isinstance(dim, int) else batch if axis == 0 else guess
             if size is None or size <= 0:
-                example = "x".join(str(d) if isinstance(d, int) else "224" for d in info.shape)
+                usual = (batch, *[_GUESSES[0]] * len(info.shape))
+                example = "x".join(
+                    str(given if isinstance(given, int) else other)
+                    for given, other in zip(info.shape, usual, strict=False)
+                )
                 raise UsageError(f"input '{name}' has dynamic dims {info.shape}; give --shapes {name}:{example}.")
             sizes.append(size)
         bound[name] = tuple(sizes)

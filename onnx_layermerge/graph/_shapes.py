@@ -14,19 +14,19 @@ __all__ = ["infer_shapes"]
 _BLANK = "unk__"
 
 
-def infer_shapes(model: ir.Model) -> bool:
+def infer_shapes(model: ir.Model, *, strict: bool = True) -> bool:
     """Note every shape and type that onnx can tell and that is not noted, or is noted differently; whether any was.
 
-    Where inference fails, the model stays as it is.
+    Where inference fails, the model stays as it is; unless ``strict``, what could be told up to there is noted.
     """
     if all(_is_known(value) for node in model.graph for value in node.outputs):
         return False
     if model.functions or any(True for _ in model.graph.subgraphs()):
-        return bool(ShapeInferencePass()(model).modified)
+        return bool(ShapeInferencePass(strict_mode=strict)(model).modified)
     # That pass would build a second model out of what onnx returns, of which only these notes are wanted.
     try:
         bare = proto_without_weights(model)
-        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True).graph
+        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=strict, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError):
         return False
     values = {value.name: value for node in model.graph for value in node.outputs}

@@ -111,3 +111,43 @@ def test_clip_bounds_with_an_axis(tmp_path: Path) -> None:
                 node.input.extend(["low", "high"])
 
     job(save(tmp_path, clipped))
+
+
+def test_an_operator_of_another_domain_in_the_middle(tmp_path: Path) -> None:
+    def foreign(model: onnx.ModelProto) -> None:
+        for node in model.graph.node:
+            if node.name == "r0":
+                node.op_type, node.domain = "QuickGelu", "com.microsoft"
+        del model.graph.value_info[:]
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+    made = job(save(tmp_path, foreign))
+    assert [node.op_type for node in made.graph.node if node.domain] == ["QuickGelu"]
+    assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    weights = {tensor.name for tensor in made.graph.initializer}
+    values = [value for value in made.graph.value_info if value.name not in weights]
+    assert "r0" in [value.name for value in values]
+    assert not any(dim.dim_value for value in values for dim in value.type.tensor_type.shape.dim[:1])
+
+
+def test_an_answer_of_truth_values_behind_a_convolution(tmp_path: Path) -> None:
+    net = zoo.Net(seed=5)
+    value = net.relu(net.conv(net.input("image", ("batch", 4, 6, 6)), "stem", 6), "r")
+    value = net.relu(net.conv(net.relu(net.conv(value, "a", 16), "h"), "b", 6), "s")
+    value = net.conv(value, "mask", 2, 1)
+    path = net.save(tmp_path / "in.onnx", value)
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "zero"))
+    model.graph.node.append(helper.make_node("Greater", [value, "zero"], ["answer"], name="answer"))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("answer", onnx.TensorProto.BOOL, ["batch", 2, 6, 6]))
+    onnx.save(model, path)
+    assert job(path, speedup=1.1).graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.BOOL
+
+
+def test_nodes_in_the_order_in_which_a_converter_left_them(tmp_path: Path) -> None:
+    def appended(model: onnx.ModelProto) -> None:
+        model.graph.node.append(helper.make_node("Identity", ["image"], ["image.cast"], name="cast"))
+        model.graph.node[0].input[0] = "image.cast"
+
+    job(save(tmp_path, appended))

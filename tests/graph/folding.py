@@ -139,6 +139,23 @@ def padded_by_attributes() -> Built:
     return net, net.conv(source, "c", pads=0)
 
 
+def padded_by_computed_zeros() -> Built:
+    """What exporters write for a pad of the last axes, given from the last one on: zeros for the others, turned."""
+    net = zoo.Net()
+
+    def numbers(name: str, *values: int) -> str:
+        return net.constant(name, np.array(values, np.int64))
+
+    zero = numpy_helper.from_array(np.array([0], np.int64))
+    rest = net.node("ConstantOfShape", numbers("missing", 4), name="rest", value=zero)
+    pairs = net.node("Concat", numbers("given", 1, 2, 0, 1), rest, name="pairs", axis=0)
+    rows = net.node("Reshape", pairs, numbers("two", -1, 2), name="rows")
+    steps = [numbers("last", -1), numbers("first", -9), numbers("axis", 0), numbers("back", -1)]
+    turned = net.node("Transpose", net.node("Slice", rows, *steps, name="turned"), name="sides", perm=[1, 0])
+    pads = net.node("Reshape", turned, numbers("flat", -1), name="pads")
+    return net, net.conv(net.node("Pad", net.input(), pads, name="p"), "c", pads=0)
+
+
 def padded_over_named_axes() -> Built:
     net = zoo.Net(opset=18)
     pads, axes = net.constant("pads", np.array([2, 1], np.int64)), net.constant("axes", np.array([-1], np.int64))
@@ -189,6 +206,7 @@ CASES: dict[str, tuple[Callable[[], Built], str, list[str]]] = {
     ),
     "pads": (padded, "fold Pad into Conv", ["Conv"]),
     "pads in attributes": (padded_by_attributes, "fold Pad into Conv", ["Conv"]),
+    "pads of computed zeros": (padded_by_computed_zeros, "fold Pad into Conv", ["Conv"]),
     "pads over axes": (padded_over_named_axes, "fold Pad into Conv", ["Conv"]),
     "batch norm": (batch_norm, "fold scales and shifts into Conv", ["Conv", "Relu"]),
     "decomposed batch norm": (decomposed_batch_norm, "fold scales and shifts into Conv", ["Conv", "Relu"]),

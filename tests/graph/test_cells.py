@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from onnx_layermerge.graph import Network, activation_after, activation_of, append_series, regions
@@ -131,6 +132,20 @@ def test_bounds_computed_at_run_time_belong_to_no_cell() -> None:
     first = net.conv(net.input(), "first")
     network = net.network(net.node("Clip", first, net.input("low", ()), name="act"))
     assert network.cells == {}
+
+
+def test_a_comparison_ends_no_cell_but_may_lie_in_one() -> None:
+    net = zoo.Net()
+    first = net.conv(net.input(), "first")
+    above = net.node("Greater", first, number(net, "zero", 0), name="above")
+    numbers = net.node("Cast", above, name="numbers", to=onnx.TensorProto.INT64)
+    count = net.node("Cast", net.node("ReduceSum", numbers, name="total"), name="count", to=net.type)
+    assert net.network(count).cells == {}
+    net = zoo.Net()
+    first = net.conv(net.input(), "first")
+    above = net.node("Greater", first, number(net, "zero", 0), name="above")
+    (cell,) = net.network(net.node("Where", above, first, number(net, "low", -1), name="chosen")).cells.values()
+    assert (cell.entry, cell.exit) == ("first", "chosen")
 
 
 def test_a_constant_that_widens_is_no_activation() -> None:

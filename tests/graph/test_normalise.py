@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -54,6 +55,41 @@ def test_weights_in_constant_nodes_are_lifted_before_they_are_folded() -> None:
     network = prepared(proto)
     assert kinds(network) == ["Conv"] and set(network.model.graph.initializers) == {"w"}
     assert_same(proto, network, net)
+
+
+def filled(net: zoo.Net, name: str, sizes: list[int], value: int) -> str:
+    given = net.constant(f"{name}.sizes", np.array(sizes, np.int64))
+    return net.node("ConstantOfShape", given, name=name, value=numpy_helper.from_array(np.array([value], np.int64)))
+
+
+def test_a_filled_image_is_no_weight() -> None:
+    net = zoo.Net()
+    c = net.conv(net.input(), "c")
+    ones = net.node("ConstantOfShape", net.constant("sizes", np.array([1, 4, 64, 64])), name="ones")
+    large = net.node("Resize", c, "", "", net.constant("to", np.array([1, 4, 64, 64])), name="large")
+    proto = net.proto(net.add(large, ones, "sum"))
+    network = prepared(proto)
+    assert "ConstantOfShape" in kinds(network)
+    assert sum(value.const_value.size for value in network.model.graph.initializers.values()) < 1000
+
+
+@pytest.mark.parametrize("op", ["Expand", "Tile", "ConstantOfShape"])
+def test_sizes_that_are_folded_do_not_make_a_tensor_that_fills_the_memory(op: str) -> None:
+    net = zoo.Net()
+    c = net.conv(net.input(), "c")
+    sizes = filled(net, "sizes", [4], 130)  # 1.1 GB in float32
+    one = net.constant("one", np.ones((1, 1, 1, 1), "f4"))
+    huge = net.node(op, *([] if op == "ConstantOfShape" else [one]), sizes, name="huge")
+    corner = net.node("Slice", huge, *(net.constant(f"s{end}", np.array([end] * 4)) for end in (0, 1)), name="corner")
+    proto = net.proto(net.add(c, corner, "sum"))
+    tracemalloc.start()
+    try:
+        network = prepared(proto)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert op in kinds(network) and "sizes" in network.model.graph.initializers
+    assert peak < 2**26
 
 
 @pytest.mark.parametrize("sizes", [[-1, 8, 4, 8], [-1, 8, 8, 8], [2, 2, 2, -1]])

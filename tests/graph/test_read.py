@@ -138,6 +138,25 @@ def test_more_files_that_are_no_models(tmp_path: Path) -> None:
         read(dense.save(tmp_path / "dense.onnx", "r"))
 
 
+@pytest.mark.parametrize(
+    ("op", "domain", "said"),
+    [
+        ("ConvTranspose", "", r"transposed convolutions \(ConvTranspose\) are not replaced"),
+        ("FusedConv", "com.microsoft", "fused by onnxruntime's optimizer; give the original export"),
+    ],
+)
+def test_other_convolutions_are_named_where_there_is_no_plain_one(
+    op: str, domain: str, said: str, tmp_path: Path
+) -> None:
+    net = zoo.Net()
+    proto = net.proto(net.relu(net.conv(net.input(), "c"), "r"))
+    proto.graph.node[0].op_type, proto.graph.node[0].domain = op, domain
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=f"no Conv node; .*{said}"):
+        read(tmp_path / "m.onnx")
+
+
 def test_a_model_that_onnxruntime_cannot_run_is_refused(tmp_path: Path) -> None:
     net = zoo.Net()
     net.conv(net.input(shape=("N", 4, "H", "W")), "c1", pads=0)
@@ -160,7 +179,7 @@ def test_shapes_are_bound_from_the_option_the_model_and_the_batch() -> None:
 @pytest.mark.parametrize(
     ("shapes", "said"),
     [
-        ({}, r"give --shapes x:224x3x224x8"),
+        ({}, r"give --shapes x:1x3x224x8"),
         ({"z": (1,)}, "names input 'z', but the model's inputs are x, y"),
         ({"x": (1, 4, 8, 8)}, "contradicts"),
         ({"x": (1, 3, 8)}, "contradicts"),

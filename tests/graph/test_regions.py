@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import itertools
 
+import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnx_layermerge.candidates import enumerate_candidates
-from onnx_layermerge.graph import Network, activation_after, barriers, chains, regions, repeats_activation
+from onnx_layermerge.graph import (
+    Network,
+    activation_after,
+    barriers,
+    chains,
+    network_of,
+    regions,
+    repeats_activation,
+)
 from tests import zoo
 
 EXPECTED = {
@@ -100,6 +109,16 @@ def test_barriers_say_why() -> None:
     reasons = {refusal.node: refusal.reason for refusal in barriers(network)}
     assert reasons == {"random": "draws random numbers", "odd": "tensor product"}
     assert spans(network) == [("x", "c1", 1), ("random", "c2", 1)]
+
+
+@pytest.mark.parametrize(("domain", "op"), [("com.microsoft.nchwc", "Conv"), ("com.microsoft", "FusedConv")])
+def test_what_onnxruntime_wrote_for_one_machine_says_so(domain: str, op: str) -> None:
+    net = zoo.Net()
+    proto = net.proto(net.conv(net.conv(net.input(), "c1"), "c2"))
+    proto.graph.node[0].op_type, proto.graph.node[0].domain = op, domain
+    (refusal,) = barriers(network_of(ir.from_proto(proto)))
+    assert (refusal.node, refusal.op_type) == ("c1", op)
+    assert "onnxruntime's optimizer" in refusal.reason and "original export" in refusal.reason
 
 
 def test_run_time_weights_are_a_barrier_and_vectors_from_elsewhere_a_side() -> None:

@@ -14,12 +14,12 @@ def cycle(model):
     model.graph.node[0].input[0] = "c2"
 
 
-@case("node 'r1' .* reads 'c1' before it is made")
-def unsorted(model):
-    nodes = [model.graph.node[i] for i in (1, 0, 2)]
-    order = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(order)
+@case("node 'inner' .* a cycle of 2")
+def cycle_in_a_branch(model):
+    nodes = [helper.make_node("Relu", ["j"], ["i"], name="inner"), helper.make_node("Neg", ["i"], ["j"], name="neg")]
+    body = helper.make_graph(nodes, "b", [], [helper.make_tensor_value_info("i", onnx.TensorProto.FLOAT, None)])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    add_node(model, "If", ["yes"], "branched", then_branch=body, else_branch=body)
 
 
 @case("node 'c2' .* reads 'gone', which nothing makes")
