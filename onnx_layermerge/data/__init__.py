@@ -4,13 +4,16 @@
 parts for fitting and validating, and a digest for provenance. Which shapes and dtypes fit is written in
 ``_specs``, how images become samples in ``_options`` and ``_images``, how the files are laid out in
 ``_files``, what a program may yield in ``_streams``, what stands in for samples of another source in ``_mixed``, and
-for samples at all in ``_pictures``.  What a model says about the range of its images is in ``_ranges``.
+for samples at all in ``_pictures``.  What a model says about the range of its images is in ``_ranges``,
+what it answers in ``_answers``, and which axis of an answer counts samples in ``_joined``.
 """
 
 from __future__ import annotations
 
-from onnx_layermerge.data._answers import answers, same_answer
+from onnx_layermerge.data._answers import answers, same_answer, same_values
 from onnx_layermerge.data._calibration import CACHE_BYTES, Calibration, load_calibration
+from onnx_layermerge.data._joined import Layout, gather
+from onnx_layermerge.data._mirrored import with_mirrored
 from onnx_layermerge.data._mixed import with_mixtures
 from onnx_layermerge.data._options import PRESETS, ImageOptions
 from onnx_layermerge.data._pictures import SMALLEST_SIDE, Pictures, built_in_pictures
@@ -24,13 +27,17 @@ __all__ = [
     "Calibration",
     "ImageOptions",
     "InputSpec",
+    "Layout",
     "Pictures",
     "Range",
     "answers",
     "built_in_pictures",
+    "gather",
     "infer_range",
     "load_calibration",
     "same_answer",
+    "same_values",
     "suspicious_range",
+    "with_mirrored",
     "with_mixtures",
 ]

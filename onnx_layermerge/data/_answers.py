@@ -1,7 +1,8 @@
 """What a model answers to samples, before anything is concluded from it.
 
 1. An answer that is NaN or infinite can be compared with nothing, and what lies before it cannot be fitted.
-2. A model that answers all samples alike shows nothing by doing so again.
+2. A model that answers all samples alike shows nothing by doing so again: with one class on top, or, where it is dead
+   or the samples are in a wrong range, with the very same values.
 """
 
 from __future__ import annotations
@@ -12,25 +13,28 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_layermerge.data._calibration import Calibration
+from onnx_layermerge.data._joined import gather
 from onnx_layermerge.data._specs import Arrays
 from onnx_layermerge.errors import DataError
 from onnx_layermerge.graph import Session
 
-__all__ = ["answers", "same_answer"]
+__all__ = ["answers", "same_answer", "same_values"]
 
 PROBES = 64
+# Distance between two samples' values over their length, below which it is rounding.
+ROUNDING = 1e-6
 
 
 def answers(model: ir.Model, data: Calibration, batch: int, *, limit: int = PROBES) -> Arrays:
-    """All outputs for at most ``limit`` of the samples, [N, …] by name.
+    """The outputs for at most ``limit`` of the samples, [N, …] by name, less those whose size depends on the data.
 
     Raises:
-        DataError: a value among them is NaN or infinite; the message names the output and counts the batches.
+        DataError: a value among them is NaN or infinite; the message names the output and counts the batches.  Or the
+            size of every output depends on the data.
     """
-    session, parts = Session(model), []
+    session = Session(model)
     taken = data.take(max(batch, min(limit, len(data))))
-    for feeds in taken.batches(batch):
-        parts.append({name: np.atleast_1d(value) for name, value in session.run(feeds).items()})
+    parts, layout = gather(session.run, taken.batches(batch))
     for name in session.outputs:
         bad = sum(_not_finite(part[name]) for part in parts)
         if bad:
@@ -38,7 +42,15 @@ def answers(model: ir.Model, data: Calibration, batch: int, *, limit: int = PROB
                 f"The model's output '{name}' is NaN or infinite in {bad} of {len(parts)} batches of {data.source}: "
                 "check the range of the samples, or repair the model."
             )
-    return {name: np.concatenate([part[name] for part in parts]) for name in session.outputs}
+    return layout.join(parts)
+
+
+def same_values(outputs: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Outputs [N ≥ 2, …] that are the same for all samples, up to rounding; constants are not among them."""
+    rows = max((len(values) for values in outputs.values()), default=0)
+    # What no axis counts samples of has a row or so for each batch.
+    there = {name: values for name, values in outputs.items() if len(values) == rows > 1 and values.size}
+    return tuple(name for name, values in there.items() if _alike(values))
 
 
 def same_answer(outputs: Mapping[str, np.ndarray]) -> float | None:
@@ -49,6 +61,17 @@ def same_answer(outputs: Mapping[str, np.ndarray]) -> float | None:
         if values.ndim == 2 and values.shape[1] >= 2 and len(values) and np.issubdtype(values.dtype, np.floating)
     ]
     return max(shares, default=None)
+
+
+def _alike(values: np.ndarray) -> bool:
+    first = values[0].astype(np.float64)
+    length = np.linalg.norm(first)
+    # Almost always the second sample says no.
+    for value in values[1:]:
+        other = value.astype(np.float64)
+        if np.linalg.norm(other - first) > ROUNDING * max(length, np.linalg.norm(other)):
+            return False
+    return True
 
 
 def _not_finite(values: np.ndarray) -> bool:

@@ -16,8 +16,9 @@ What is certain, in the order in which it is asked:
 
 Once the norms are folded into the convolutions their statistics are gone, and nothing that is left tells 0…1 from −1…1
 or ImageNet's: a network answers surest to the range of most contrast, right or not (docs/pictures.md).  Only the order
-of the range shows, as a convolution's bias is of the order of what it is added to.  That is enough to notice samples
-of 0…255 where 0…1 was meant, or the reverse, and for nothing else.
+of the range shows, as a convolution's bias is hardly ever a hundred times smaller, or 30 times larger, than what it is
+added to.  Together with what the samples span, that is enough to notice samples of 0…255 where 0…1 was meant, or the
+reverse, and for nothing else.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ CLEARLY, CLEARLY_NATS = 1.5, 0.1
 ORDER_ONE = (0.8, 8.0)  # what a range 0…1, −1…1 or ImageNet's spans, from its least to its largest value
 # Off by this much is no other kind of picture any more; 255 is what the usual mistake gives.
 MISTAKE = 30.0
+# A bias says less than a norm: where the norm's own shift is small, right samples are 75 times as large as it, too.
+MISTAKE_BY_BIAS = 100.0
 
 _COLOUR = {
     "imagenet": ImageOptions(preset="imagenet"),
@@ -108,7 +111,11 @@ def suspicious_range(original: ir.Model, folded: ir.Model, data: Calibration, ba
 
     ``batch`` samples go into the model at once; ``folded`` is the model whose convolutions hold the norms' constants.
     Inputs that no 4-D value comes from, and models whose first convolution has neither norm nor bias, say nothing.
+    Nor do whole numbers: a model that takes them brings them into its range itself.
     """
+    floats = [spec.name for spec in data.inputs if is_float(spec.dtype) and len(spec.shape) >= 3]
+    if not floats:
+        return None
     taken = data.take(min(max(PROBES, batch), len(data)))
     names = [spec.name for spec in data.inputs]
     norm = _first_norm(original)
@@ -128,7 +135,10 @@ def suspicious_range(original: ir.Model, folded: ir.Model, data: Calibration, ba
         alive = (variance > 1e-6 * variance.max()) & (bias != 0)
         if alive.sum() < 0.5 * len(bias):
             return None
-        large = small = float(np.median(np.sqrt(variance[alive]) / np.abs(bias[alive])))
+        ratio = float(np.median(np.sqrt(variance[alive]) / np.abs(bias[alive])))
+        span = _span(floats, taken, batch)
+        large = ratio if ratio > MISTAKE_BY_BIAS and span >= MISTAKE else 1.0
+        small = ratio if ratio < 1 / MISTAKE and span <= ORDER_ONE[1] else 1.0
     if large > MISTAKE:
         return (
             f"Samples of {data.source} give the first convolution values about {large:.0f} times as large as the model "
@@ -260,6 +270,15 @@ def _range_before(a: np.ndarray, b: np.ndarray) -> str | None:
 
 
 # --- the order of a range ------------------------------------------------------------------------------------------
+
+
+def _span(names: list[str], data: Calibration, batch: int) -> float:
+    """From the least to the largest value of the named inputs."""
+    least, most = np.inf, -np.inf
+    for feeds in data.batches(batch):
+        for name in names:
+            least, most = min(least, float(feeds[name].min())), max(most, float(feeds[name].max()))
+    return most - least
 
 
 def _first_bias(model: ir.Model) -> tuple[str, np.ndarray] | None:

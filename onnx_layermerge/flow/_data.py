@@ -7,6 +7,7 @@ lost on pictures that no fit has seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,18 +21,30 @@ from onnx_layermerge.data import (
     Range,
     answers,
     built_in_pictures,
+    gather,
     infer_range,
     load_calibration,
     same_answer,
+    same_values,
     suspicious_range,
 )
 from onnx_layermerge.errors import DataError
 from onnx_layermerge.fit import FITTED
 from onnx_layermerge.flow._prepare import Prepared
-from onnx_layermerge.graph import load_runnable
+from onnx_layermerge.graph import Session, load_runnable
 from onnx_layermerge.importance import Divergence
 
-__all__ = ["NO_DATA", "Samples", "choosable", "noise", "open_data", "open_samples", "what_it_cost"]
+__all__ = [
+    "NO_DATA",
+    "Samples",
+    "choosable",
+    "left_out",
+    "noise",
+    "open_data",
+    "open_samples",
+    "says_nothing",
+    "what_it_cost",
+]
 
 NO_DATA = (
     "no --calib given: nothing is fitted, only blocks are dropped, and they are ranked on noise: "
@@ -53,6 +66,18 @@ RANGE_UNKNOWN = (
 ALIKE = (
     "the original gives the same top-1 to {share:.0%} of the built-in pictures, so they show little of what it can do, "
     "and agreement on them says little"
+)
+VARYING = (
+    "the size of output {names} depends on what is in the samples, so it is left out of every comparison: to have what "
+    "leads to it compared, cut the model in front of NonMaxSuppression, NonZero or whatever else selects"
+)
+DEAD = (
+    "the original gives the same values of output {names} to all samples looked at, so it shows nothing that the "
+    "result gives them, too: check the samples' range and preprocessing, and the model's weights"
+)
+ALL_DEAD = (
+    "The model gives the same values of output {names} to all samples of {source} looked at, so nothing would show "
+    "what a plan loses: check the samples' range and preprocessing, and the model's weights."
 )
 # From here on the pictures are all one to the model.
 ALIKE_SHARE = 0.9
@@ -94,12 +119,47 @@ def open_samples(
         fit, validation = data, open_data(prepared, val, options, samples, seed)
         digest += "+" + validation.digest()
     warnings = data.warnings if val is None else (*data.warnings, *validation.warnings)
-    for part in (fit, validation):
-        answers(prepared.network.model, part, prepared.batch)
+    found = [answers(prepared.network.model, part, prepared.batch) for part in (fit, validation)]
+    warnings += _unsaid(prepared, _both(*found), data.source)
     for part in (fit,) if val is None else (fit, validation):
         warnings += _doubts(prepared, part)
     whole = data if val is None else None
     return Samples(fit, validation, digest, warnings, mixing=val is None, everything=whole)
+
+
+def left_out(names: Sequence[str], outputs: Mapping[str, object]) -> tuple[str, ...]:
+    """A warning where some of the model's outputs, by ``names``, are not among those that can be compared."""
+    missing = [name for name in names if name not in outputs]
+    return (VARYING.format(names=_listed(missing)),) if missing else ()
+
+
+def says_nothing(outputs: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """A warning where floating outputs are the same for all samples."""
+    dead = [name for name in same_values(outputs) if np.issubdtype(outputs[name].dtype, np.floating)]
+    return (DEAD.format(names=_listed(dead)),) if dead else ()
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _both(fit: Mapping[str, np.ndarray], validation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of both parts, where they can be compared in each."""
+    there = {name: (fit[name], validation[name]) for name in fit if name in validation}
+    return {name: np.concatenate(pair) for name, pair in there.items() if len({each.shape[1:] for each in pair}) == 1}
+
+
+def _unsaid(prepared: Prepared, outputs: Mapping[str, np.ndarray], source: str) -> tuple[str, ...]:
+    """Warnings about outputs from which nothing is learned.
+
+    Raises:
+        DataError: that is so of all of them, constants aside, and they are not labels alone.
+    """
+    dead, warnings = same_values(outputs), says_nothing(outputs)
+    rows = max(len(values) for values in outputs.values())
+    if warnings and len(dead) == sum(len(values) == rows for values in outputs.values()):
+        raise DataError(ALL_DEAD.format(names=_listed(dead), source=source))
+    return left_out(prepared.network.outputs, outputs) + warnings
 
 
 def choosable(prepared: Prepared, found: Samples, method: str) -> Prepared:
@@ -127,7 +187,9 @@ def _without(prepared: Prepared, options: ImageOptions, samples: int, seed: int)
     if wanted is not None:
         return wanted
     validation = open_data(prepared, noise(prepared, seed), ImageOptions(), samples, seed)
-    return Samples(None, validation, "none", (NO_DATA,) if why is None else (NO_DATA, why))
+    warnings = (NO_DATA,) if why is None else (NO_DATA, why)
+    _, layout = gather(Session(prepared.network.model).run, validation.batches(prepared.batch))
+    return Samples(None, validation, "none", warnings + left_out(prepared.network.outputs, layout.axes))
 
 
 def _pictures(prepared: Prepared, options: ImageOptions, samples: int, seed: int) -> tuple[Samples | None, str | None]:
@@ -150,12 +212,14 @@ def _pictures(prepared: Prepared, options: ImageOptions, samples: int, seed: int
             return None, RANGE_UNKNOWN.format(input=spec.name, why=told.why)
         fit, validation = pictures.samples(spec, told.options, samples, seed)
         outputs = answers(prepared.network.model, validation, prepared.batch)
+        unsaid = _unsaid(prepared, outputs, validation.source)
     except DataError as error:
         return None, f"built-in pictures do not fit: {error}"
     warnings: tuple[str, ...] = (PICTURES.format(count=len(fit) + len(validation), name=told.name, why=told.why),)
     share = same_answer(outputs)
     if share is not None and share >= ALIKE_SHARE:
         warnings += (ALIKE.format(share=share),)
+    warnings += unsaid
     warnings += _doubts(prepared, fit)
     digest = f"{fit.digest()}+{validation.digest()}"
     return Samples(fit, validation, digest, warnings, mixing=True, pictures=True), None

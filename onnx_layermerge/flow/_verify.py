@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import ModelError, UsageError
-from onnx_layermerge.flow._data import open_data
+from onnx_layermerge.flow._data import left_out, open_data, says_nothing
 from onnx_layermerge.flow._prepare import Prepared, Progress, bind_usual, data_batch, quiet
 from onnx_layermerge.graph import (
     Network,
@@ -81,7 +84,7 @@ def verify(
         UsageError: the gate bounds what only ``calib`` or ``metric`` can show, and there is none; the metric or the
             decoder is not there, fails, or returns something else.
         ModelError: one of the files cannot be used, or their interfaces differ, or it is too large to be cast.
-        DataError: ``calib`` does not fit the models.
+        DataError: ``calib`` does not fit the models, or no output of theirs has a size of its own.
         OutputError: ``save_onnx`` cannot be written, or a file there is one of the inputs or holds its weights.
     """
     gate = gate or Gate()
@@ -104,9 +107,14 @@ def verify(
     opened = open_backend(backend, device, precision, engines)
     bound = bind_usual(first.inputs, shapes, batch, engines)
     # Before the timing, so that nobody waits for it to read that the data do not fit.
-    opened_data = None
+    opened_data: tuple[Calibration, int] | None = None
+    answered: dict[str, np.ndarray] = {}
+    warnings: tuple[str, ...] = ()
     if calib is not None:
         opened_data = _opened(first, bound, calib, images or ImageOptions(), samples, seed, decode)
+        progress("verify", 0, 2, "the outputs of the original")
+        answered = outputs_of(first.model, *opened_data)
+        warnings = left_out(first.outputs, answered) + says_nothing(answered)
     if metric is not None:
         progress("verify", 0, 2, "the metric of the original")
     measured = None if metric is None else metric_of(metric, first, data_batch(first))
@@ -117,7 +125,7 @@ def verify(
     found = None
     if opened_data is not None:
         progress("verify", 1, 2, "comparing outputs")
-        found = compared(outputs_of(first.model, *opened_data), outputs_of(second.model, *opened_data), decode)
+        found = compared(answered, outputs_of(second.model, *opened_data), decode)
     values = None
     if measured is not None:
         progress("verify", 1, 2, "the metric of the compressed model")
@@ -125,7 +133,7 @@ def verify(
     unwritten = precision in CAST and save_onnx is None
     files = saved if unwritten or save_onnx is not None else given
     timed = timing(ratio, opened.describe(), first, bound, files, unwritten, device, engines)
-    verdict = judge(gate, ratio, found, timed, values)
+    verdict = replace(judge(gate, ratio, found, timed, values), warnings=warnings)
     if save_onnx is not None:
         _save((first, second), saved, precision)
     progress("verify", 2, 2, f"{ratio.ratio:.3f}×")

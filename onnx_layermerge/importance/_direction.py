@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from onnx_layermerge.importance._divergence import is_class_scores, log_softmax, spread_of
+from onnx_layermerge.importance._divergence import is_class_scores, is_measured, log_softmax, spread_of
 
 __all__ = ["SIZE", "direction"]
 
@@ -26,10 +26,10 @@ Array = npt.NDArray[np.float32]
 
 
 def direction(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Array:
-    """The move of all floating outputs [N, …], as a sketch [SIZE] float32; equal shapes are compared only."""
+    """The move of all outputs [N, …] that are no labels, as a sketch [SIZE] float32; only equal shapes are compared."""
     sketch = np.zeros(SIZE)
     for number, (name, wanted) in enumerate(original.items()):
-        if not np.issubdtype(wanted.dtype, np.floating) or other[name].shape != wanted.shape or not wanted.size:
+        if name not in other or other[name].shape != wanted.shape or not wanted.size or not is_measured(wanted):
             continue
         if is_class_scores(wanted):
             log_p = log_softmax(wanted)

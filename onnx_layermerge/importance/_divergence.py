@@ -1,8 +1,8 @@
 """How far two models' outputs lie apart, output by output, without labels.
 
 Class scores (rank 2; logits, or probabilities): KL(p‖q) = Σ p log(p/q) in nats, mean over samples.  Other floats:
-squared error relative to the original's spread over the samples, in [0, ∞), 1 = knows nothing.  Integers and booleans:
-the share that differs.
+squared error relative to the original's spread over the samples, in [0, ∞), 1 = knows nothing.  So are images of bytes,
+where a step of one is next to nothing.  Other integers and booleans are labels: the share that differs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Divergence", "divergence", "is_class_scores", "log_softmax", "spread_of"]
+__all__ = ["Divergence", "divergence", "is_class_scores", "is_measured", "log_softmax", "spread_of"]
+
+# Label maps have fewer values, as a rule.
+LEAST_LEVELS = 64
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,18 @@ class Divergence:
 def is_class_scores(values: np.ndarray) -> bool:
     """Rank 2 with at least two columns: one score for each class."""
     return values.ndim == 2 and values.shape[1] >= 2
+
+
+def is_measured(values: np.ndarray) -> bool:
+    """Whether values are amounts, so that a smaller difference is a better one: floats, and images of bytes.
+
+    Bytes are an image with three axes or more and at least ``LEAST_LEVELS`` different values.
+    """
+    if np.issubdtype(values.dtype, np.floating):
+        return True
+    if values.dtype not in (np.uint8, np.int8) or values.ndim < 3:
+        return False
+    return int(np.count_nonzero(np.bincount(values.reshape(-1).view(np.uint8), minlength=256))) >= LEAST_LEVELS
 
 
 def log_softmax(values: np.ndarray) -> np.ndarray:
@@ -48,14 +63,14 @@ def spread_of(values: np.ndarray) -> float:
 
 
 def divergence(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Divergence:
-    """Compare outputs [N, …] by name; a NaN, an infinite value or another shape counts as infinitely far."""
+    """Compare outputs [N, …] by name; a NaN, an infinite value, another shape or none counts as infinitely far."""
     kl, relative, agreements = 0.0, [], []
     for name, wanted in original.items():
-        if other[name].shape != wanted.shape:
+        if name not in other or other[name].shape != wanted.shape:
             return Divergence(float("inf"), float("inf"), 0.0)
         if wanted.size == 0:
             continue
-        if not np.issubdtype(wanted.dtype, np.floating):
+        if not is_measured(wanted):
             share = float((wanted != other[name]).mean())
             kl += share
             relative.append(share)

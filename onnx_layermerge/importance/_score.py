@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_layermerge.candidates import Candidate
-from onnx_layermerge.data import Calibration
+from onnx_layermerge.data import Calibration, gather
 from onnx_layermerge.fit import FITTED, Fit, fit_jobs, job_of, series_of
 from onnx_layermerge.graph import Network, Series, Session, append_series, extract, model_of
 from onnx_layermerge.importance._direction import direction
@@ -142,7 +142,8 @@ def _judge(
 ) -> dict[str, Score]:
     inputs = [info.name for info in network.inputs]
     outputs = list(network.outputs)
-    wanted = collect(part_runner(network.model, inputs, outputs), validation.batches(batch))
+    answered, layout = gather(part_runner(network.model, inputs, outputs), validation.batches(batch))
+    wanted = layout.join(answered)
     groups: dict[tuple[int, str], list[Candidate]] = {}
     for candidate in candidates:
         groups.setdefault((candidate.region.stop, candidate.region.exit), []).append(candidate)
@@ -164,8 +165,7 @@ def _judge(
                 swapped = entry_value if block is None else block.run({"entry": entry_value})["exit"]
                 got[candidate.key].append(suffix({**feeds, **values, exit: swapped}))
         for candidate in members:
-            parts = got[candidate.key]
-            joined = {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in outputs}
+            joined = layout.join(got[candidate.key])
             fit, found = fits.get(candidate.key), divergence(wanted, joined)
             scores[candidate.key] = Score(
                 found,
@@ -189,9 +189,13 @@ def _move(wanted: dict[str, np.ndarray], joined: dict[str, np.ndarray]) -> np.nd
 def collect(
     runner: Callable[..., dict[str, np.ndarray]], batches: Iterable[dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """All outputs of ``runner`` over all batches, joined along the sample axis."""
-    parts = [runner(feeds) for feeds in batches]
-    return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
+    """The outputs of ``runner`` over all batches, [N, …] by name, less those whose size depends on the data.
+
+    Raises:
+        DataError: there is no other output.
+    """
+    parts, layout = gather(runner, batches)
+    return layout.join(parts)
 
 
 def _block_session(network: Network, series: Series) -> Session | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_layermerge.importance import divergence, is_class_scores
+from onnx_layermerge.importance import divergence, is_class_scores, is_measured
 
 __all__ = ["OutputDrift", "drift"]
 
@@ -31,9 +31,10 @@ class OutputDrift:
     """One output [N, …].  None: does not apply, or is not defined for these values.
 
     ``kl`` in nats and ``agreement`` (same top-1) are for class scores, ``rank_correlation`` in [−1, 1] for one score a
-    sample; of whole numbers and booleans there are only ``agreement`` (the share that is equal) and ``largest``.
+    sample; of labels (whole numbers that are no image, and booleans) there are only ``agreement`` (the share that is
+    equal) and ``largest``.
     ``snr_db`` is infinite where nothing differs; all errors are infinite where a value is not finite, or the shape
-    is another.
+    is another or none.
     """
 
     name: str
@@ -48,14 +49,13 @@ class OutputDrift:
 
 def drift(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> tuple[OutputDrift, ...]:
     """Every output of the original against that of the same name."""
-    return tuple(_output(name, wanted, other[name]) for name, wanted in original.items() if wanted.size)
+    return tuple(_output(name, wanted, other.get(name)) for name, wanted in original.items() if wanted.size)
 
 
-def _output(name: str, wanted: np.ndarray, got: np.ndarray) -> OutputDrift:
-    floats = np.issubdtype(wanted.dtype, np.floating)
-    if got.shape != wanted.shape or floats and not (np.isfinite(got).all() and np.isfinite(wanted).all()):
+def _output(name: str, wanted: np.ndarray, got: np.ndarray | None) -> OutputDrift:
+    if got is None or got.shape != wanted.shape or not (_finite(got) and _finite(wanted)):
         return OutputDrift(name, math.inf, math.inf, None, -math.inf, math.inf, None, None)
-    if not floats:
+    if not is_measured(wanted):
         numbers = wanted.dtype == bool or np.issubdtype(wanted.dtype, np.number)
         largest = float(np.abs(got.astype(np.float64) - wanted.astype(np.float64)).max()) if numbers else None
         return OutputDrift(name, None, None, None, None, largest, None, float((got == wanted).mean()))
@@ -72,6 +72,10 @@ def _output(name: str, wanted: np.ndarray, got: np.ndarray) -> OutputDrift:
         _rank_correlation(wanted, got),
         alone.agreement if classes else None,
     )
+
+
+def _finite(values: np.ndarray) -> bool:
+    return not np.issubdtype(values.dtype, np.floating) or bool(np.isfinite(values).all())
 
 
 class _Sums:

@@ -33,7 +33,7 @@ class Verdict:
     """What was measured, where and how, and one sentence for every bound that was not met.
 
     ``quality``, ``outputs`` and ``boxes`` compare the outputs, in one figure, each alone, and decoded by the user;
-    ``metric`` is the user's own of both models.
+    ``metric`` is the user's own of both models.  ``warnings`` are sentences on what the samples cannot show.
     """
 
     speedup: Ratio
@@ -43,6 +43,7 @@ class Verdict:
     outputs: tuple[OutputDrift, ...] = ()
     boxes: Boxes | None = None
     metric: MetricValues | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnx_layermerge.data import gather
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.graph import Network, Session
-from onnx_layermerge.importance import collect
 from onnx_layermerge.verify._script import UserFunction, user_function
 
 __all__ = ["Metric", "MetricValues", "Runner", "metric_of"]
@@ -119,7 +119,9 @@ def _runner(model: ir.Model | bytes, dtypes: Mapping[str, np.dtype], batch: int,
         if fixed and count % batch:
             raise ValueError(f"the model takes {batch} samples at once, and {count} is no multiple of that")
         starts = range(0, count, batch)
-        return collect(session.run, ({n: a[start : start + batch] for n, a in arrays.items()} for start in starts))
+        batches = ({n: a[start : start + batch] for n, a in arrays.items()} for start in starts)
+        parts, layout = gather(session.run, batches)
+        return layout.join_in_place(parts)
 
     return run
 

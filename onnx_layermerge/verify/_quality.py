@@ -27,7 +27,11 @@ class Compared:
 
 
 def outputs_of(model: ir.Model | bytes, data: Calibration, batch: int) -> dict[str, np.ndarray]:
-    """All outputs of a model over all samples, joined along axis 0."""
+    """The outputs of a model over all samples, [N, …] by name, less those whose size depends on the data.
+
+    Raises:
+        DataError: there is no other output.
+    """
     return collect(Session(model).run, data.batches(batch))
 
 

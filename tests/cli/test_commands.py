@@ -227,3 +227,12 @@ def test_doctor_lists_backends_with_reasons(run) -> None:
     assert "backend tensorrt" in rows and "backend tensorrt-rtx" in rows
     checks = _json(run("doctor", "--json"))
     assert {frozenset(check) for check in checks} == {frozenset(_fields(onnx_layermerge.Check))}
+
+
+def test_verify_says_what_the_samples_cannot_show(model, store, timings, run, monkeypatch) -> None:
+    found = onnx_layermerge.verify(model, model, calib=store / "calib.npz", profile=timings[1])
+    said = dataclasses.replace(found, warnings=("output 'x' shows nothing",))
+    monkeypatch.setattr(onnx_layermerge, "verify", lambda *_, **__: said)
+    result = run("verify", model, model, "--quiet", "--json", *timings)
+    assert "Warning: output 'x' shows nothing" in result.stderr
+    assert json.loads(result.stdout)["warnings"] == ["output 'x' shows nothing"]

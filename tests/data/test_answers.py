@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_layermerge.data import Calibration, InputSpec, _memory, answers, load_calibration, same_answer
+from onnx_layermerge.data import Calibration, InputSpec, _memory, answers, load_calibration, same_answer, same_values
 from onnx_layermerge.errors import DataError
 from tests import zoo
 
@@ -96,3 +96,20 @@ def test_free_memory_is_known_here_and_nowhere_is_no_obstacle(monkeypatch: pytes
     assert found is None or found > 1 << 20
     monkeypatch.setattr(_memory, "free_bytes", lambda: None)
     _memory.check_fits(1 << 60, "everything")
+
+
+def test_the_same_values_for_all_samples_are_noticed_up_to_rounding() -> None:
+    noise = np.random.default_rng(0).standard_normal((6, 3, 4)).astype(np.float32)
+    same = np.repeat(noise[:1] + 100, 6, axis=0)
+    outputs = {
+        "alive": noise,
+        "zero": np.zeros((6, 2), np.float32),
+        "same": same * (1 + 1e-8 * noise),
+        "faint": same + 0.001 * noise,
+        # One value for each of two batches: nothing counts samples.
+        "constant": np.ones(2, np.float32),
+    }
+    assert same_values(outputs) == ("zero", "same")
+    late = np.zeros((6, 2), np.float32)
+    late[5, 1] = 1e-3
+    assert same_values({"late": late}) == () and same_values({"one": late[:1]}) == ()

@@ -32,14 +32,18 @@ def test_the_public_names() -> None:
         "Calibration",
         "ImageOptions",
         "InputSpec",
+        "Layout",
         "Pictures",
         "Range",
         "answers",
         "built_in_pictures",
+        "gather",
         "infer_range",
         "load_calibration",
         "same_answer",
+        "same_values",
         "suspicious_range",
+        "with_mirrored",
         "with_mixtures",
     ]
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from PIL import Image
@@ -185,3 +186,54 @@ def test_without_norm_or_bias_nothing_is_said(pictures: Pictures, tmp_path: Path
     net.classifier(net.relu(net.conv(net.input("x", ("batch", 3, SIDE, SIDE)), "c", 8, bias=False), "r"))
     model = load_runnable(net.save(tmp_path / "net.onnx", "scores"))
     assert suspicious_range(model, model, given(pictures, "raw")) is None
+
+
+def faint_biases(pictures: Pictures, made_for: str) -> zoo.Net:
+    """As training leaves it where the first norm's shift is small: right samples are some 60 times its folded bias."""
+    net = zoo.Net(seed=3)
+    value = net.input("x", ("batch", 3, SIDE, SIDE))
+    feeds = {"x": given(pictures, made_for).batch(range(24))["x"]}
+    conv = net.conv(value, "c", 8)
+    spread = Session(ir.from_proto(net.proto(conv))).run(feeds)["c"].std(axis=(0, 2, 3))
+    net.weights["c.b"] = (spread / 60).astype(np.float32)
+    net.classifier(net.relu(conv, "r"))
+    return net
+
+
+@pytest.mark.parametrize("made_for", ["imagenet", "unit", "raw"])
+def test_small_biases_alone_are_no_sign(made_for: str, pictures: Pictures, tmp_path: Path) -> None:
+    model = read(faint_biases(pictures, made_for).save(tmp_path / "net.onnx", "scores")).model
+    assert suspicious_range(model, model, given(pictures, made_for)) is None
+
+
+def test_nor_is_a_large_ratio_of_samples_that_are_no_pixels(pictures: Pictures, tmp_path: Path) -> None:
+    net = faint_biases(pictures, "imagenet")
+    net.weights["c.b"] /= 10
+    model = read(net.save(tmp_path / "net.onnx", "scores")).model
+    assert suspicious_range(model, model, given(pictures, "imagenet")) is None
+    assert suspicious_range(model, model, given(pictures, "raw")) is not None
+
+
+def test_whole_numbers_cannot_be_divided(pictures: Pictures, tmp_path: Path) -> None:
+    net = faint_biases(pictures, "raw")
+    net.weights["c.b"] /= 10
+    model = read(net.save(tmp_path / "net.onnx", "scores")).model
+    assert suspicious_range(model, model, given(pictures, "raw")) is not None
+
+    proto = net.proto("scores")
+    proto.graph.input[0].type.tensor_type.elem_type = 2  # uint8, and a cast behind it
+    proto.graph.input[0].name = "pixels"
+    cast = proto.graph.node.add(op_type="Cast", name="cast")
+    cast.input.append("pixels")
+    cast.output.append("x")
+    cast.attribute.add(name="to", i=1, type=2)
+    nodes = [cast, *(node for node in proto.graph.node if node.name != "cast")]
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "g", proto.graph.input, proto.graph.output, proto.graph.initializer),
+        opset_imports=proto.opset_import,
+        ir_version=8,
+    )
+    held = {"pixels": given(pictures, "raw").batch(range(24))["x"].astype(np.uint8)}
+    spec = InputSpec("pixels", ("batch", 3, SIDE, SIDE), np.dtype(np.uint8))
+    model = ir.from_proto(proto)
+    assert suspicious_range(model, model, load_calibration(held, [spec])) is None

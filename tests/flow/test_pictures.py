@@ -133,6 +133,19 @@ def test_a_model_to_which_all_pictures_are_one_is_told(machine: Machine, tmp_pat
     assert any("the same top-1 to 100%" in warning for warning in report.warnings)
 
 
+def test_an_output_that_is_the_same_for_all_pictures_is_told(machine: Machine, tmp_path: Path) -> None:
+    net, scores = image_net()
+    dead = net.node("Mul", scores, net.constant("none", np.zeros(5, np.float32)), name="dead")
+    path = net.save(tmp_path / "in.onnx", scores, dead)
+    options = {"speedup": 1.2, "samples": 48, "rivals": 2, "profile": tmp_path / "table.json", "method": "drop"}
+    report = compress(path, tmp_path / "out.onnx", images=RANGE, **options)
+    assert any("the same values of output 'dead'" in warning for warning in report.warnings)
+    # With nothing else pictures are no use, and it is said why.
+    path = net.save(tmp_path / "in.onnx", dead)
+    report = compress(path, tmp_path / "out.onnx", images=RANGE, **options)
+    assert report.warnings[0] == NO_DATA and "the same values of output 'dead'" in report.warnings[1]
+
+
 def test_the_real_pictures_do(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if built_in_pictures() is None:
         pytest.skip("scikit-image is not installed")

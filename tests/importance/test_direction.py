@@ -61,3 +61,15 @@ def test_a_move_too_large_to_be_told_is_left_out() -> None:
     assert np.isfinite(divergence({"y": base}, far).kl)
     assert _score._move({"y": base}, far) is None
     assert _score._move({"y": base}, {"y": 2 * base}) is not None
+
+
+def test_images_of_bytes_move_as_floats_do() -> None:
+    image = np.arange(1, 193, dtype=np.uint8).reshape(3, 4, 16)
+    floats = {"y": image.astype(np.float32)}, {"y": image.astype(np.float32) + 1}
+    found = direction({"y": image}, {"y": image + np.uint8(1)})
+    assert found.any()
+    np.testing.assert_array_equal(found, direction(*floats))
+
+
+def test_an_output_that_is_missing_moves_nothing() -> None:
+    assert not direction({"y": np.arange(8.0).reshape(2, 2, 2)}, {}).any()

@@ -68,3 +68,23 @@ def test_constant_outputs_have_a_scale_of_their_own() -> None:
 def test_what_counts_as_class_scores() -> None:
     assert is_class_scores(np.zeros((3, 2)))
     assert not is_class_scores(np.zeros((3, 1))) and not is_class_scores(np.zeros((3, 2, 2)))
+
+
+def test_images_of_bytes_are_compared_by_their_spread_and_labels_by_the_share_that_differs() -> None:
+    wanted = np.random.default_rng(0).integers(1, 255, (4, 3, 8, 8)).astype(np.uint8)
+    off = wanted + np.where(wanted < 128, 1, -1).astype(np.uint8)
+    alone = divergence({"y": wanted.astype(np.float32)}, {"y": off.astype(np.float32)})
+    found = divergence({"y": wanted}, {"y": off})
+    assert 0 < found.relative == pytest.approx(alone.relative, rel=1e-12) and found.relative < 0.01
+    assert found.kl == pytest.approx(found.relative) and math.isnan(found.agreement)
+    # Few values, another type or no map at all: labels.
+    for labels in (wanted // 8, wanted.astype(np.int64), wanted.reshape(4, -1)):
+        other = labels.copy()
+        other[0] = labels[0] + 1
+        found = divergence({"y": labels}, {"y": other})
+        assert (found.kl, found.relative, found.agreement) == (0.25, 0.25, 0.75)
+
+
+def test_an_output_that_is_missing_is_infinitely_far() -> None:
+    values = np.zeros((2, 3))
+    assert divergence({"y": values, "z": values}, {"y": values}).kl == np.inf

@@ -131,3 +131,23 @@ def test_inputs_are_handed_through_where_they_are_asked_for() -> None:
     both = part_runner(network.model, ["x"], ["r1", "x"])(feeds)
     assert set(both) == {"r1", "x"} and both["x"] is feeds["x"]
     assert set(part_runner(network.model, ["x"], ["x"])(feeds)) == {"x"}
+
+
+@pytest.mark.parametrize("count", [8, 6])
+def test_samples_on_a_later_axis_are_judged_as_samples(count: int) -> None:
+    """8 features first and batches of 8: what counts samples shows on smaller batches only; of 6 the last is short."""
+    net = zoo.Net()
+    c1 = net.conv(net.relu(net.conv(net.input(), "c0"), "r0"), "c1")
+    c2 = net.relu(net.conv(net.relu(c1, "r1"), "c2"), "r2")
+    usual = net.node("ReduceMean", c2, name="usual", axes=[3], keepdims=0)
+    turned = net.node("Transpose", usual, name="turned", perm=[2, 0, 1])
+    found, outputs = {}, {}
+    for name in (usual, turned):
+        network = net.network(name)
+        data = samples_for(net, network, 20 if count == 6 else 16)
+        found[name] = score(network, offered(network, "drop"), None, data, images=1, batch=count).by_key
+        outputs[name] = collect(Session(network.model).run, data.batches(count))[name]
+    np.testing.assert_array_equal(outputs[turned], outputs[usual].transpose(0, 2, 1))
+    assert found[usual]
+    for key, each in found[usual].items():
+        assert found[turned][key].divergence.relative == pytest.approx(each.divergence.relative, rel=1e-4)

@@ -100,3 +100,17 @@ def test_each_output_has_its_own_line() -> None:
     first, second = pair(4, 3), pair(4, 2, 5)
     found = drift({"a": first[0], "b": second[0], "empty": np.zeros((0, 3))}, {"a": first[1], "b": second[1]})
     assert [output.name for output in found] == ["a", "b"]
+
+
+def test_images_of_bytes_are_measured_as_floats_are() -> None:
+    wanted = np.random.default_rng(0).integers(0, 255, (4, 3, 8, 8)).astype(np.uint8)
+    found, floats = one(wanted, wanted + np.uint8(1)), one(wanted.astype(np.float32), wanted.astype(np.float32) + 1)
+    assert found.agreement is None and found.snr_db is not None and found.snr_db > 30
+    assert (found.relative, found.cosine, found.snr_db, found.largest) == pytest.approx(
+        (floats.relative, floats.cosine, floats.snr_db, floats.largest), rel=1e-12
+    )
+
+
+def test_an_output_that_is_missing_is_infinitely_far() -> None:
+    (found,) = drift({"y": np.ones((2, 3))}, {})
+    assert found.largest == found.relative == math.inf

@@ -151,3 +151,11 @@ def test_no_script_and_no_function_at_all(network: Network, tmp_path: Path) -> N
         metric_of(str(tmp_path / "none.py:metric"), network, 4)
     with pytest.raises(UsageError, match="of type int"):
         metric_of(3, network, 4)  # type: ignore[arg-type]
+
+
+def test_outputs_keep_their_axes_wherever_these_count_samples() -> None:
+    net = zoo.Net()
+    net.node("Transpose", net.conv(net.input(), "c"), name="turned", perm=[1, 2, 0, 3])
+    network, seen = net.network("turned"), []
+    metric_of(lambda run: seen.append(run(feeds())["turned"]) or 0.0, network, 3)
+    np.testing.assert_allclose(seen[0], Session(network.model).run(feeds())["turned"], rtol=1e-5, atol=1e-6)

@@ -20,7 +20,7 @@ from olm.options import (
     seed_option,
 )
 from olm.progress import showing
-from olm.screen import interval, ms, print_json, say
+from olm.screen import interval, ms, print_json, say, warn
 from olm.values import Finite
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def verify(
     gate = onnx_layermerge.Gate(min_speedup, min_agreement, max_kl, max_drop)
     with showing(quiet) as progress:
         verdict = onnx_layermerge.verify(original, compressed, gate=gate, progress=progress, **words)
+    warn(verdict.warnings)
     if as_json:
         print_json({**asdict(verdict), "passed": verdict.passed})
     else:
