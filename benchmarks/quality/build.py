@@ -69,7 +69,8 @@ def _product(spec: Row, output: Path, say: Say) -> Row:
         **spec["settings"],
     )
     told = json.loads(as_json(report))
-    kept = ("basis", "predicted", "refitted", "convs_before", "convs_after", "seconds", "warnings", "timed_blocks")
+    kept = ("basis", "predicted", "recovery", "refitted", "convs_before", "convs_after")
+    kept = (*kept, "seconds", "warnings", "timed_blocks")
     detail = {name: told[name] for name in kept if name in told}
     recipes: dict[str, int] = {}
     for block in told["blocks"]:

@@ -7,19 +7,27 @@ t_r what should come out.
 
 from onnx_layermerge.candidates import Job
 from onnx_layermerge.fit._capture import fit_jobs, rows_for
+from onnx_layermerge.fit._chain import Chain, chain_of
 from onnx_layermerge.fit._eliminate import elimination_order
 from onnx_layermerge.fit._job import FITTED, job_of, series_of
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
 from onnx_layermerge.fit._ridge import ALPHAS, FEW_ROWS, Fit, Gram, Target, fit_conv
+from onnx_layermerge.fit._tune import Tuned, tune
+from onnx_layermerge.fit._windows import Windows, cut_windows
 
 __all__ = [
     "ALPHAS",
+    "Chain",
     "FEW_ROWS",
     "FITTED",
     "Fit",
     "Gram",
     "Job",
     "Target",
+    "Tuned",
+    "Windows",
+    "chain_of",
+    "cut_windows",
     "elimination_order",
     "fit_conv",
     "fit_jobs",
@@ -29,5 +37,6 @@ __all__ = [
     "rows_for",
     "sample_positions",
     "series_of",
+    "tune",
     "value_rows",
 ]

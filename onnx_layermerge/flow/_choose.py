@@ -80,6 +80,7 @@ def choose(
     *,
     effort: Effort,
     refitting: bool,
+    tuning: bool,
     origin: Mapping[str, str],
 ) -> Chosen:
     """The least divergent model found whose measured interval lies above ``speedup``.
@@ -116,7 +117,7 @@ def choose(
             if not last and _much_worse(run, item, ranked[0]):
                 break
             try:
-                chosen = _finished(run, item, refitting, origin)
+                chosen = _finished(run, item, refitting, tuning, origin)
             except ModelError as error:  # its structure was fine; with these weights the backend refuses it
                 run.loop.refused, tried[item.plan.keys] = str(error), _rejected(item, 0.0)
                 continue
@@ -152,7 +153,7 @@ def _much_worse(run: Run, item: Ranked, best: Ranked) -> bool:
     return original - item.score > TOLERATED * max(original - best.score, 0.0)
 
 
-def _finished(run: Run, item: Ranked, refitting: bool, origin: Mapping[str, str]) -> Chosen:
+def _finished(run: Run, item: Ranked, refitting: bool, tuning: bool, origin: Mapping[str, str]) -> Chosen:
     """The plan's model as it would be written, timed by its very bytes."""
     plan = item.plan
     weights = settle(
@@ -162,12 +163,15 @@ def _finished(run: Run, item: Ranked, refitting: bool, origin: Mapping[str, str]
         run.everything,
         run.validation,
         refitting=refitting,
+        tuning=tuning,
         metric=run.metric,
         seed=run.seed,
         progress=run.progress,
     )
     network = run.prepared.network
     provenance = {**origin, "plan": json.dumps(plan.keys), "basis": plan.basis}
+    if weights.steps:
+        provenance["recovery"] = json.dumps(weights.steps)
     if weights.written.refitted:
         provenance["refitted"] = json.dumps(weights.written.refitted)
     model = finish(network, weights.written.model, provenance)

@@ -82,8 +82,8 @@ def compress(
             metadata say so, and the result is measured here all the same.
         require_builds: report of ``build_only`` as JSON; candidates that did not build, or are not in it, are not
             offered.
-        refit_mode: "off", or "auto": kept convolutions are solved again, near their weights, where validation gains by
-                it; with ``method`` "olm" and the user's own samples only.
+        refit_mode: "off", or "auto": kept convolutions are solved again, near their weights, and tuned along with the
+            replaced ones, where validation gains by it; with ``method`` "olm" and the user's own samples only.
         effort: "quick", "normal" or "thorough": samples that rank blocks and plans, how many plans are built, and
             whether the best is searched around.
         rivals: how many plans are built and compared, whatever ``effort`` has; 1 takes the program's own by the first
@@ -164,8 +164,16 @@ def compress(
             **({} if other is None else {"profile.mismatch": other.text()}),
         }
         # Pictures of no relation to what the model sees teach kept layers nothing.
-        refitting = refit_mode == "auto" and method == "olm" and not found.pictures
-        chosen = choose(run, bases, speedup, effort=trying, refitting=refitting, origin=origin)
+        learning = method == "olm" and not found.pictures
+        chosen = choose(
+            run,
+            bases,
+            speedup,
+            effort=trying,
+            refitting=learning and refit_mode == "auto",
+            tuning=learning and trying.tuning,
+            origin=origin,
+        )
     clock.mark("build and verify")
     result = judge(run, chosen, None if fit_data is None else validation, by)
     if result.compared is not None:
@@ -200,6 +208,7 @@ def compress(
         metric=result.metric,
         fits=result.fits,
         basis=chosen.plan.basis,
+        recovery=chosen.weights.steps,
         refitted=chosen.weights.written.refitted,
         fitted_on=chosen.weights.samples,
         judged_on=min(chosen.weights.samples, 0 if fit_data is None else len(fit_data)),

@@ -21,6 +21,7 @@ class Effort:
     rivals: plans that are built and compared.
     ranking_fit: samples that their fits see at first; the best ``finalists`` are built again with all.
     nearby: plans around the best one that are built, with all samples, before it is taken.
+    tuning: whether the insides of blocks are tuned once a plan is chosen.
     """
 
     scoring_fit: int
@@ -29,14 +30,21 @@ class Effort:
     ranking_fit: int
     finalists: int
     nearby: int
+    tuning: bool
 
 
 # Fewer samples for fits while plans are ranked would be unfair to fitted plans: they gain from every sample, drops
 # do not.
 EFFORTS = {
-    "quick": Effort(scoring_fit=64, scoring_held_out=32, rivals=4, ranking_fit=128, finalists=1, nearby=0),
-    "normal": Effort(scoring_fit=96, scoring_held_out=64, rivals=12, ranking_fit=192, finalists=3, nearby=0),
-    "thorough": Effort(scoring_fit=192, scoring_held_out=128, rivals=20, ranking_fit=384, finalists=5, nearby=24),
+    "quick": Effort(
+        scoring_fit=64, scoring_held_out=32, rivals=4, ranking_fit=128, finalists=1, nearby=0, tuning=False
+    ),
+    "normal": Effort(
+        scoring_fit=96, scoring_held_out=64, rivals=12, ranking_fit=192, finalists=3, nearby=0, tuning=True
+    ),
+    "thorough": Effort(
+        scoring_fit=192, scoring_held_out=128, rivals=20, ranking_fit=384, finalists=5, nearby=24, tuning=True
+    ),
 }
 
 

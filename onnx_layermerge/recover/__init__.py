@@ -2,5 +2,6 @@
 
 from onnx_layermerge.recover._build import Built, assemble, build
 from onnx_layermerge.recover._refit import refit
+from onnx_layermerge.recover._tune import tuned
 
-__all__ = ["Built", "assemble", "build", "refit"]
+__all__ = ["Built", "assemble", "build", "refit", "tuned"]

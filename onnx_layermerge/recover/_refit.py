@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import onnx_ir as ir
 
 from onnx_layermerge.candidates import MAX_UNKNOWNS, Candidate, Stage, geometry_of
 from onnx_layermerge.data import Calibration
@@ -19,6 +18,7 @@ from onnx_layermerge.fit import FEW_ROWS, Job, job_of, rows_for
 from onnx_layermerge.graph import Network, Region, extract
 from onnx_layermerge.recover._build import Built, refitted
 from onnx_layermerge.recover._prefix import Prefix
+from onnx_layermerge.recover._store import put_weights
 
 __all__ = ["refit"]
 
@@ -58,7 +58,9 @@ def refit(
         prefix.advance(model, position, built.aliases)
         found = refitted(prefix, model, job, built.aliases, images=images, seed=seed, alphas=(alpha,), prior=prior)
         names.append(str(network.order[position].name))
-        _store(model.graph, position, network, found.weight.reshape(conv.weight.shape), found.bias)
+        output = network.order[position].outputs[0].name
+        node = next(node for node in model.graph if node.op_type == "Conv" and node.outputs[0].name == output)
+        put_weights(model.graph, node, found.weight.reshape(conv.weight.shape), found.bias, "refit")
     progress(len(kept), len(kept), "refitted")
     return Built(model, built.fits, built.aliases, tuple(names))
 
@@ -76,17 +78,3 @@ def _job(network: Network, position: int) -> Job | None:
         return None
     job = job_of(network, candidate)
     return job if rows_for(job) >= FEW_ROWS * stage.unknowns else None
-
-
-def _store(graph: ir.Graph, position: int, network: Network, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Replace the weights of one convolution, found by the name of its output; one without a bias gets one."""
-    output = network.order[position].outputs[0].name
-    node = next(node for node in graph if node.op_type == "Conv" and node.outputs[0].name == output)
-    dtype = network.convs[position].weight.dtype
-    node.resize_inputs(3)
-    for index, (suffix, array) in enumerate((("weight", weight), ("bias", bias)), start=1):
-        label = f"{output}.refit.{suffix}"
-        value = ir.Value(name=label, const_value=ir.tensor(np.ascontiguousarray(array.astype(dtype)), name=label))
-        value.type, value.shape = ir.TensorType(ir.DataType.from_numpy(dtype)), ir.Shape(array.shape)
-        graph.register_initializer(value)
-        node.replace_input_with(index, value)

@@ -55,8 +55,9 @@ class Report:
     alone, and decoded by the user; None or empty when no data were given.  ``metric`` is the user's own of both models,
     ``fits`` whether the fits know their own samples better than others (None: nothing was fitted).  The weights in the
     file come from fits that were given ``fitted_on`` samples (0: nothing was fitted), those that were compared from
-    fits on ``judged_on``, which have not seen the held-out ones.  ``refitted`` names kept convolutions whose weights
-    were solved again; all others outside ``blocks`` are the input's own, bit for bit.
+    fits on ``judged_on``, which have not seen the held-out ones.  ``recovery`` says what was done
+    beside the fits ("refit", "tune"), ``refitted`` names the kept convolutions whose weights that changed; all others
+    outside ``blocks`` are the input's own, bit for bit.
     """
 
     input: str
@@ -74,6 +75,7 @@ class Report:
     metric: MetricValues | None
     fits: FitCheck | None
     basis: str
+    recovery: tuple[str, ...]
     refitted: tuple[str, ...]
     fitted_on: int
     judged_on: int

@@ -195,7 +195,7 @@ def test_only_named_layers_are_refitted_and_only_where_it_helps(
 ) -> None:
     asked = {"rivals": 1, "speedup": 1.4}
     off, before, plain = run(tmp_path, jobs.long_net, refit_mode="off", **asked)
-    monkeypatch.setattr(_weights, "REFIT_GAIN", 100.0)
+    monkeypatch.setattr(_weights, "GAIN", 100.0)
     on, _, after = run(tmp_path, jobs.long_net, name="on.onnx", **asked)
     assert off.refitted == () and on.refitted and off.blocks == on.blocks
     old, new, unmoved = weights(before), weights(after), weights(plain)
@@ -204,7 +204,7 @@ def test_only_named_layers_are_refitted_and_only_where_it_helps(
     notes = {entry.key: entry.value for entry in after.metadata_props}
     assert json.loads(notes["olm.refitted"]) == list(on.refitted)
     assert "olm.refitted" not in {entry.key for entry in plain.metadata_props}
-    monkeypatch.setattr(_weights, "REFIT_GAIN", 0.0)
+    monkeypatch.setattr(_weights, "GAIN", 0.0)
     assert run(tmp_path, jobs.long_net, **asked)[0].refitted == ()
 
 
@@ -221,14 +221,15 @@ def test_the_written_weights_saw_all_samples_and_the_figures_did_not(
     monkeypatch.setattr(_weights, "build", spied)
     monkeypatch.setattr(_weights, "quality", lambda *_: Divergence(0.0, 0.0, 1.0))  # taken, however well it does
     net, _ = jobs.residual_net()
-    report, _, after = run(tmp_path, calib=jobs.samples(net, 48), refit_mode="off")
+    plain = {"refit_mode": "off", "effort": "quick"}
+    report, _, after = run(tmp_path, calib=jobs.samples(net, 48), **plain)
     assert (report.fitted_on, report.judged_on) == (48, 36) and [images for images, _ in made] == [48]
     written = {node.inputs[1].const_value.numpy().tobytes() for node in made[0][1].graph if node.op_type == "Conv"}
     assert set(weights(after).values()) == written
     monkeypatch.setattr(_weights, "quality", lambda *_: Divergence(9e9, 1.0, 0.0))
-    worse, _, other = run(tmp_path, calib=jobs.samples(net, 48), refit_mode="off")
+    worse, _, other = run(tmp_path, calib=jobs.samples(net, 48), **plain)
     assert worse.fitted_on == worse.judged_on == 36 and set(weights(other).values()) != written
-    told, _, _ = run(tmp_path, calib=jobs.samples(net, 48), val=jobs.samples(net, 12, seed=9), refit_mode="off")
+    told, _, _ = run(tmp_path, calib=jobs.samples(net, 48), val=jobs.samples(net, 12, seed=9), **plain)
     assert told.fitted_on == told.judged_on == 48
 
 

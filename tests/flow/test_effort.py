@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from onnx_layermerge import UsageError, compress
-from onnx_layermerge.flow import _rank
+from onnx_layermerge.flow import _rank, _weights
 from onnx_layermerge.flow._effort import EFFORTS, effort_of
 from onnx_layermerge.flow._loop import Plan
 from onnx_layermerge.flow._rank import Ranked
@@ -42,6 +45,32 @@ def test_plans_compared_and_the_loss_follow_the_effort(machine: Machine, tmp_pat
 
 def test_rivals_that_are_named_count_whatever_the_effort(machine: Machine, tmp_path: Path) -> None:
     assert not run(tmp_path, "thorough", rivals=1).rejected
+
+
+def test_blocks_are_tuned_where_validation_gains(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One plan, so that weights alone can differ."""
+
+    def note(seen: set[str], stage: str, *_: object) -> None:
+        seen.add(stage)
+
+    calib = jobs.samples(jobs.long_net()[0], 128)
+    written, blocks = {}, {}
+    for effort, gain in (("quick", 100.0), ("normal", 0.0), ("normal", 100.0)):
+        stages: set[str] = set()
+        monkeypatch.setattr(_weights, "GAIN", gain)
+        report = run(tmp_path, effort, rivals=1, refit_mode="off", calib=calib, progress=partial(note, stages))
+        assert report.refitted == () and any(block.recipe == "width" for block in report.blocks)
+        assert ("tune" in stages) == (effort == "normal")
+        assert report.recovery == (("tune",) if (effort, gain) == ("normal", 100.0) else ())
+        written[effort, gain], blocks[effort, gain] = weights(tmp_path / f"{effort}.onnx"), report.blocks
+    assert blocks["normal", 0.0] == blocks["normal", 100.0]
+    assert written["normal", 0.0] != written["normal", 100.0]
+
+
+def weights(path: Path) -> list[bytes]:
+    return sorted(numpy_helper.to_array(tensor).tobytes() for tensor in onnx.load(path).graph.initializer)
 
 
 def plan(number: int) -> Plan:

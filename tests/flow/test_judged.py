@@ -90,9 +90,10 @@ def test_a_metric_needs_no_samples(run: Run) -> None:
 
 def test_weights_that_cost_the_metric_are_not_taken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked of the original, the refit, the plan, what all samples gave, that again, and the result."""
-    monkeypatch.setattr(_weights, "REFIT_GAIN", 100.0)
-    kept = run(make=jobs.long_net, method="olm", speedup=1.4, rivals=1, metric=Scripted(1.0, 0.5, 0.5, 0.6, 0.5, 0.6))
-    lost = run(make=jobs.long_net, method="olm", speedup=1.4, rivals=1, metric=Scripted(1.0, 0.4, 0.5, 0.4, 0.5, 0.5))
+    monkeypatch.setattr(_weights, "GAIN", 100.0)
+    asked = {"make": jobs.long_net, "method": "olm", "speedup": 1.4, "rivals": 1, "effort": "quick"}
+    kept = run(**asked, metric=Scripted(1.0, 0.5, 0.5, 0.6, 0.5, 0.6))
+    lost = run(**asked, metric=Scripted(1.0, 0.4, 0.5, 0.4, 0.5, 0.5))
     assert kept.refitted and not lost.refitted
     assert kept.fitted_on > lost.fitted_on
 

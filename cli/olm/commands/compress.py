@@ -109,11 +109,12 @@ def _show(result: Report) -> None:
     source = "" if result.measured_now else ", from the profile"
     say(f"{result.output}: {interval(result.speedup)}{source}", "bold green")
     say(f"on {result.device}")
-    refitted = f"; {len(result.refitted)} kept convolutions refitted" if result.refitted else ""
+    changed = f"; {len(result.refitted)} kept convolutions moved along" if result.refitted else ""
+    steps = "".join({"refit": ", refitted", "tune": ", tuned"}[step] for step in result.recovery)
     say(
         f"asked {times(result.asked)}, predicted {times(result.predicted)}; "
         f"{result.convs_before} -> {result.convs_after} convolutions; "
-        f"method {result.method}, plan by {result.basis}{refitted}"
+        f"method {result.method}, plan by {result.basis}{steps}{changed}"
     )
     say()
     table(
