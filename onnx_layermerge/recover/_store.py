@@ -15,9 +15,12 @@ def put_weights(graph: ir.Graph, node: ir.Node, weight: np.ndarray, bias: np.nda
     """
     old = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
     dtype = np.dtype(np.float32) if old is None else old.dtype.numpy()
+    name = f"{node.outputs[0].name}.{how}"
+    while any(key.startswith(f"{name}.") for key in graph.initializers):
+        name += "'"  # a model that was compressed before has such names already
     node.resize_inputs(3)
     for index, (suffix, array) in enumerate((("weight", weight), ("bias", bias)), start=1):
-        label = f"{node.outputs[0].name}.{how}.{suffix}"
+        label = f"{name}.{suffix}"
         value = ir.Value(name=label, const_value=ir.tensor(np.ascontiguousarray(array.astype(dtype)), name=label))
         value.type, value.shape = ir.TensorType(ir.DataType.from_numpy(dtype)), ir.Shape(array.shape)
         graph.register_initializer(value)

@@ -6,10 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_layermerge.candidates import enumerate_candidates
 from onnx_layermerge.data import Calibration, InputSpec, load_calibration
 from onnx_layermerge.graph import Network, Session, extract, to_bytes
 from onnx_layermerge.importance import collect, divergence
-from onnx_layermerge.recover import Built, build, tuned
+from onnx_layermerge.recover import Built, build, refit, tuned
 from tests import zoo
 from tests.recover.test_build import pick
 from tests.samples import samples_for
@@ -81,6 +82,18 @@ def test_kept_blocks_behind_it_follow_and_are_named(case) -> None:
     fresh = samples_for(net, network, 64, seed=5)
     alone = tuned(network, plan, built, data, kept=False, batch=8)
     assert loss(network, found, fresh, "s2") < loss(network, alone, fresh, "s2")
+
+
+def test_a_model_that_was_tuned_before_can_be_tuned_again(case) -> None:
+    net, network, data, plan, built = case
+    once = tuned(network, plan, refit(network, plan, built, data, images=64, batch=8), data, kept=True, batch=8)
+    proto = onnx.load_from_string(to_bytes(once.model))
+    again = zoo.lay_out(proto)
+    (block,) = (c for c in enumerate_candidates(again, kinds=("width",))[0] if c.key.startswith("width 8/24 a1"))
+    second = build(again, [block], data, images=64, batch=8)
+    third = tuned(again, [block], refit(again, [block], second, data, images=64, batch=8), data, kept=True, batch=8)
+    assert third.refitted and len(convs(third.model)) == len(convs(once.model))
+    onnx.checker.check_model(to_bytes(third.model))
 
 
 def test_a_drop_in_front_hands_its_entry_on(case) -> None:
