@@ -172,8 +172,8 @@ def effort_option(command: F) -> F:
     """--effort."""
     return click.option(
         "--effort", type=click.Choice(EFFORTS), default="normal", show_default=True,
-        help="How many samples rank blocks and plans, how many plans are built, and, with thorough, whether the best "
-        "is searched around.",
+        help="How many samples rank blocks and plans, and how many plans are built; quick tunes no blocks, thorough "
+        "searches around the best plan.",
     )(command)  # fmt: skip
 
 

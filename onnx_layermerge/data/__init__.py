@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from onnx_layermerge.data._answers import answers, same_answer, same_values
 from onnx_layermerge.data._calibration import CACHE_BYTES, Calibration, load_calibration
-from onnx_layermerge.data._joined import Layout, gather
+from onnx_layermerge.data._joined import Layout, gather, nothing_left
 from onnx_layermerge.data._mirrored import with_mirrored
 from onnx_layermerge.data._mixed import with_mixtures
 from onnx_layermerge.data._options import PRESETS, ImageOptions
@@ -35,6 +35,7 @@ __all__ = [
     "gather",
     "infer_range",
     "load_calibration",
+    "nothing_left",
     "same_answer",
     "same_values",
     "suspicious_range",

@@ -25,8 +25,8 @@ PROBES = 64
 ROUNDING = 1e-6
 
 
-def answers(model: ir.Model, data: Calibration, batch: int, *, limit: int = PROBES) -> Arrays:
-    """The outputs for at most ``limit`` of the samples, [N, …] by name, less those whose size depends on the data.
+def answers(model: ir.Model, data: Calibration, batch: int, *, limit: int = PROBES) -> tuple[Arrays, int]:
+    """The outputs for at most ``limit`` of the samples, [N, …] by name, less those whose size depends on the data; N.
 
     Raises:
         DataError: a value among them is NaN or infinite; the message names the output and counts the batches.  Or the
@@ -42,15 +42,13 @@ def answers(model: ir.Model, data: Calibration, batch: int, *, limit: int = PROB
                 f"The model's output '{name}' is NaN or infinite in {bad} of {len(parts)} batches of {data.source}: "
                 "check the range of the samples, or repair the model."
             )
-    return layout.join(parts)
+    return layout.join(parts), layout.samples
 
 
-def same_values(outputs: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """Outputs [N ≥ 2, …] that are the same for all samples, up to rounding; constants are not among them."""
-    rows = max((len(values) for values in outputs.values()), default=0)
-    # What no axis counts samples of has a row or so for each batch.
-    there = {name: values for name, values in outputs.items() if len(values) == rows > 1 and values.size}
-    return tuple(name for name, values in there.items() if _alike(values))
+def same_values(outputs: Mapping[str, np.ndarray], samples: int) -> tuple[str, ...]:
+    """Outputs with a row for each of two ``samples`` or more that are the same for all, up to rounding; of numbers."""
+    there = {name: values for name, values in outputs.items() if len(values) == samples > 1 and values.size}
+    return tuple(name for name, values in there.items() if values.dtype.kind in "biuf" and _alike(values))
 
 
 def same_answer(outputs: Mapping[str, np.ndarray]) -> float | None:

@@ -22,7 +22,7 @@ import numpy as np
 from onnx_layermerge.data._specs import Arrays
 from onnx_layermerge.errors import DataError
 
-__all__ = ["Layout", "gather"]
+__all__ = ["Layout", "gather", "nothing_left"]
 
 Runner = Callable[[Arrays], Arrays]
 Shape = tuple[int, ...]
@@ -30,10 +30,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """The axis of each output that counts samples (None: none does), and the outputs whose size depends on the data."""
+    """The axis of each output that counts samples (None: none does), the outputs whose size depends on the data, and
+    how many samples there were in all."""
 
     axes: Mapping[str, int | None]
     varying: tuple[str, ...] = ()
+    samples: int = 0
 
     def join(self, parts: Sequence[Arrays]) -> Arrays:
         """All batches, [N, …] by name; one that is missing has shapes that fit no longer.
@@ -42,11 +44,7 @@ class Layout:
             DataError: the size of every output depends on the data.
         """
         if not self.axes:
-            names = ", ".join(f"'{name}'" for name in self.varying)
-            raise DataError(
-                f"The size of the model's output {names} depends on what is in the samples, so two models cannot be "
-                "compared by it: cut the model in front of NonMaxSuppression, NonZero or whatever else selects."
-            )
+            raise nothing_left(self.varying)
         found = {name: _concatenated(parts, name, 0, axis or 0) for name, axis in self.axes.items()}
         return {name: values for name, values in found.items() if values is not None}
 
@@ -55,6 +53,15 @@ class Layout:
         axes = {**self.axes, **dict.fromkeys(self.varying)}
         found = {name: _concatenated(parts, name, axis or 0, axis or 0) for name, axis in axes.items()}
         return {name: values for name, values in found.items() if values is not None}
+
+
+def nothing_left(names: Sequence[str]) -> DataError:
+    """The error where all outputs, by name, have sizes that depend on the data."""
+    listed = ", ".join(f"'{name}'" for name in names)
+    return DataError(
+        f"The size of the model's output {listed} depends on what is in the samples, so two models cannot be "
+        "compared by it: cut the model in front of NonMaxSuppression, NonZero or whatever else selects."
+    )
 
 
 def gather(runner: Runner, batches: Iterable[Arrays]) -> tuple[list[Arrays], Layout]:
@@ -79,7 +86,7 @@ def gather(runner: Runner, batches: Iterable[Arrays]) -> tuple[list[Arrays], Lay
                     found.append((size, shape))
     axes = {name: _axis(found) for name, found in seen.items()}
     kept = {name: axis for name, axis in axes.items() if axis != _VARYING}
-    return parts, Layout(kept, tuple(name for name in axes if name not in kept))
+    return parts, Layout(kept, tuple(name for name in axes if name not in kept), sum(counts))
 
 
 _VARYING = -1
@@ -88,8 +95,8 @@ _VARYING = -1
 def _axis(seen: Sequence[tuple[int, Shape]]) -> int | None:
     """Which axis counts samples, from pairs (n, s); the cases are the module's."""
     shapes = {shape for _, shape in seen}
-    if len({len(shape) for shape in shapes}) > 1:
-        return _VARYING
+    if len({len(shape) for shape in shapes}) > 1 or any(0 in shape for shape in shapes):
+        return _VARYING  # what selects has found nothing, for all that these samples show
     rank = len(seen[0][1])
     # A matrix whose columns are as many as the samples is rather one of two classes at a batch of two.
     told = rank >= 3 or len({count for count, _ in seen}) > 1

@@ -84,9 +84,15 @@ class Layer:
                     self._at(back, row, column)[...] += spread[..., row, column]
         return (gradient, slope), back
 
-    def _out(self, x: Array) -> tuple[int, int]:
-        height, width = ((x.shape[1 + a] - self.kernel[a]) // self.stride[a] + 1 for a in (0, 1))
+    def makes(self, size: tuple[int, int], pads: tuple[int, int, int, int]) -> tuple[int, int]:
+        """Size of the output for an input of ``size`` with these pads."""
+        height, width = (
+            (size[a] + pads[a] + pads[a + 2] - self.kernel[a]) // self.stride[a] + 1 for a in (0, 1)
+        )
         return height, width
+
+    def _out(self, x: Array) -> tuple[int, int]:
+        return self.makes((x.shape[1], x.shape[2]), (0, 0, 0, 0))
 
     def _at(self, x: Array, row: int, column: int) -> Array:
         """What the tap (row, column) reads for every output."""
@@ -120,16 +126,19 @@ class Chain:
     layers: tuple[Layer, ...]
     weights: tuple[Weights, ...]
 
+    def made(self, height: int, width: int) -> tuple[int, int, int]:
+        """Rows, columns and channels of the output for whole maps of this size."""
+        size = (height, width)
+        for layer in self.layers:
+            size = layer.makes(size, layer.pads)
+        return (*size, len(self.weights[-1][1]))
+
     def macs(self, height: int, width: int, *, padded: bool) -> int:
         """Multiply-accumulates of one forward pass over an entry of this size."""
         total, size = 0, (height, width)
         for layer, (weight, _) in zip(self.layers, self.weights, strict=True):
-            pads = layer.pads if padded else (0, 0, 0, 0)
-            rows, columns = (
-                (size[a] + pads[a] + pads[a + 2] - layer.kernel[a]) // layer.stride[a] + 1 for a in (0, 1)
-            )
-            size = (rows, columns)
-            total += weight.size * rows * columns
+            size = layer.makes(size, layer.pads if padded else (0, 0, 0, 0))
+            total += weight.size * size[0] * size[1]
         return total
 
     def forward(self, x: Array, valid: Sequence[Array | None] | None = None) -> Run:

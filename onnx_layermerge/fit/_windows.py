@@ -83,8 +83,8 @@ def cut_windows(
 ) -> Windows | None:
     """From runs (values of the original, values of the deployed model), by name [n, C, H, W], of ``samples`` samples.
 
-    ``entry`` and ``skip`` are names in the deployed model.  None where they are not maps in the plane, or there is
-    nothing to see.
+    ``entry`` and ``skip`` are names in the deployed model.  None where they are not maps in the plane, the chain
+    does not make all of what is to come out, or there is nothing to see.
     """
     rng = np.random.default_rng(seed)
     parts, each, whole, spent = _Parts(), 0, True, 0
@@ -92,6 +92,8 @@ def cut_windows(
         if met[entry].ndim != 4 or values[site.value].ndim != 4:
             return None
         x, target = _last(met[entry]), _last(values[site.value])
+        if chain.made(x.shape[1], x.shape[2]) != target.shape[1:]:
+            return None  # what is added to it broadcasts it
         added = None if skip is None else _last(np.broadcast_to(met[skip], values[site.value].shape))
         size = (min(SIZE, target.shape[1]), min(SIZE, target.shape[2]))
         whole = size == target.shape[1:3]

@@ -83,9 +83,10 @@ def compress(
         require_builds: report of ``build_only`` as JSON; candidates that did not build, or are not in it, are not
             offered.
         refit_mode: "off", or "auto": kept convolutions are solved again, near their weights, and tuned along with the
-            replaced ones, where validation gains by it; with ``method`` "olm" and the user's own samples only.
-        effort: "quick", "normal" or "thorough": samples that rank blocks and plans, how many plans are built, and
-            whether the best is searched around.
+            replaced ones, where validation gains by it; with ``method`` "olm" and the user's own samples only.  What
+            the plan replaces is tuned either way.
+        effort: "quick", "normal" or "thorough": samples that rank blocks and plans, how many plans are built, whether
+            the insides of blocks are tuned (not by "quick"), whether the best plan is searched around (by "thorough").
         rivals: how many plans are built and compared, whatever ``effort`` has; 1 takes the program's own by the first
             measure of loss.
 

@@ -121,7 +121,7 @@ def rank(
     enough = min(effort.ranking_fit, everything)
     again = [plan for plan in plans if fitted(plan)][: effort.finalists] if everything > enough else []
     around = effort.nearby if near is not None and plans else 0
-    judged = min(JUDGED, len(plans)) if metric is not None and len(plans) > 1 else 0
+    judged = min(JUDGED, len(plans) + around) if metric is not None and len(plans) + around > 1 else 0
     total = len(plans) + len(again) + around + judged
     first = sorted((attempt(plan, enough, number) for number, plan in enumerate(plans)), key=_order)
     finalists = [item.plan for item in first if fitted(item.plan)][: len(again)]
@@ -130,7 +130,7 @@ def rank(
     if around and near is not None:
         done = len(plans) + len(again)
         ranked = _searched(ranked, near, around, lambda plan, number: attempt(plan, everything, done + number))
-    if metric is not None:
+    if metric is not None and len(ranked) > 1:
         best = []
         for number, item in enumerate(ranked[:judged]):
             progress("build", total - judged + number, total, f"the metric of plan {number + 1} of {judged}")

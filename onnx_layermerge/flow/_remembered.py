@@ -18,7 +18,7 @@ from onnx_layermerge.latency import default_path
 
 __all__ = ["keep", "place"]
 
-_LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "scipy")
+_LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy", "pillow")
 
 
 def place(folder: str, *parts: object, code: tuple[str, ...]) -> Path:

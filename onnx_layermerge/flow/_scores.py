@@ -1,7 +1,6 @@
 """What every block costs alone: worked out once for a model and its samples.
 
-Another speed-up, another number of plans or another device needs the same scores of the same blocks, so they are
-remembered.
+Another speed-up or another number of plans needs the same scores of the same blocks, so they are remembered.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_layermerge.data import Calibration, ImageOptions
+from onnx_layermerge.data import Calibration, ImageOptions, gather
 from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.flow._data import left_out, open_data, says_nothing
 from onnx_layermerge.flow._prepare import Prepared, Progress, bind_usual, data_batch, quiet
@@ -113,8 +113,10 @@ def verify(
     if calib is not None:
         opened_data = _opened(first, bound, calib, images or ImageOptions(), samples, seed, decode)
         progress("verify", 0, 2, "the outputs of the original")
-        answered = outputs_of(first.model, *opened_data)
-        warnings = left_out(first.outputs, answered) + says_nothing(answered)
+        data, size = opened_data
+        parts, layout = gather(Session(first.model).run, data.batches(size))
+        answered = layout.join(parts)
+        warnings = left_out(first.outputs, answered) + says_nothing(answered, layout.samples)
     if metric is not None:
         progress("verify", 0, 2, "the metric of the original")
     measured = None if metric is None else metric_of(metric, first, data_batch(first))

@@ -64,7 +64,8 @@ def settle(
     if fit_data is None or not (judged.fits or refitting):
         return Weights(judged, judged, 0)
     wanted = outputs_of(network.model, validation, batch)
-    scores = {} if item.score is None else {id(judged): item.score}
+    # With the model itself: what is gone could lend its id to another.
+    scores = {} if item.score is None else {id(judged): (judged, item.score)}
 
     def loss_of(built: Built) -> float:
         return quality(wanted, built.model, validation, batch).kl
@@ -74,8 +75,8 @@ def settle(
             return True
         for each in (built, than):
             if id(each) not in scores:
-                scores[id(each)] = metric.score(each.model)
-        return scores[id(built)] >= scores[id(than)]
+                scores[id(each)] = each, metric.score(each.model)
+        return scores[id(built)][1] >= scores[id(than)][1]
 
     def fitted(data: Calibration) -> Built:
         return build(network, plan, data, images=len(data), batch=batch, seed=seed)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnx_layermerge.candidates import Candidate, Site, site_of
 from onnx_layermerge.data import Calibration, with_mirrored, with_mixtures
+from onnx_layermerge.errors import DataError
 from onnx_layermerge.fit import Chain, Windows, chain_of, cut_windows, tune
 from onnx_layermerge.graph import Activation, Conv, Network, Region, activation_of, conv_of, extract, regions, sweep
 from onnx_layermerge.recover._build import Built
@@ -59,7 +60,7 @@ def tuned(
     model = extract(built.model, [info.name for info in network.inputs], list(network.outputs))
     blocks = [*_thinned(network, plan), *(_left(network, plan) if kept else ())]
     blocks.sort(key=lambda block: block.region.start)
-    samples = _samples(data, seed)
+    samples = _samples(network, data, batch, seed)
     if samples is None or not blocks:
         return replace(built, model=model)
     prefixes = [Prefix(network, each.batches(batch), len(each)) for each in samples]
@@ -90,16 +91,23 @@ def tuned(
     return Built(model, built.fits, built.aliases, tuple(dict.fromkeys(names)))
 
 
-def _samples(data: Calibration, seed: int) -> tuple[Calibration, Calibration] | None:
+def _samples(network: Network, data: Calibration, batch: int, seed: int) -> tuple[Calibration, Calibration] | None:
     """To step on and to judge by, with mirror images and mixtures of each; None where there are too few."""
     if len(data) < 2 / HELD_OUT:
         return None
-    parts = []
-    one = sum(values[:1].nbytes for values in next(iter(data.batches(1))).values())
+    try:
+        split = data.split(HELD_OUT, seed)
+    except DataError:  # one sample, again and again
+        return None
+    one = sum(values[:1].nbytes for values in next(iter(data.take(batch).batches(batch))).values())
     room = min(MOST_SAMPLES, BYTES // max(one, 1))
-    for part, share in zip(data.split(HELD_OUT, seed), (1 - HELD_OUT, HELD_OUT), strict=True):
+    parts = []
+    for part, share in zip(split, (1 - HELD_OUT, HELD_OUT), strict=True):
         more = with_mixtures(with_mirrored(part), seed)
         parts.append(more.take(max(2, min(len(more), round(share * room))), seed))
+    fixed = any(info.shape and isinstance(info.shape[0], int) for info in network.inputs)
+    if fixed and min(map(len, parts)) < batch:
+        return None
     return parts[0], parts[1]
 
 

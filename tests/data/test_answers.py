@@ -28,9 +28,11 @@ def logs() -> ir.Model:
 
 def test_answers_are_those_of_the_model() -> None:
     values = np.random.default_rng(0).uniform(1, 2, (10, 3, 4, 4))
-    found = answers(logs(), data(values), 4)
+    found, count = answers(logs(), data(values), 4)
     np.testing.assert_allclose(found["y"], np.log(values), rtol=1e-5, atol=1e-6)
-    assert len(answers(logs(), data(values), 2, limit=6)["y"]) == 6
+    assert count == len(values)
+    few, count = answers(logs(), data(values), 2, limit=6)
+    assert len(few["y"]) == count == 6
 
 
 @pytest.mark.parametrize("bad", [-1.0, 0.0])
@@ -106,10 +108,12 @@ def test_the_same_values_for_all_samples_are_noticed_up_to_rounding() -> None:
         "zero": np.zeros((6, 2), np.float32),
         "same": same * (1 + 1e-8 * noise),
         "faint": same + 0.001 * noise,
-        # One value for each of two batches: nothing counts samples.
+        # One value for each of two batches, and many: nothing counts samples.
         "constant": np.ones(2, np.float32),
+        "anchors": np.ones((200, 2), np.float32),
+        "words": np.array(["cat"] * 6),
     }
-    assert same_values(outputs) == ("zero", "same")
+    assert same_values(outputs, 6) == ("zero", "same")
     late = np.zeros((6, 2), np.float32)
     late[5, 1] = 1e-3
-    assert same_values({"late": late}) == () and same_values({"one": late[:1]}) == ()
+    assert same_values({"late": late}, 6) == () and same_values({"one": late[:1]}, 1) == ()

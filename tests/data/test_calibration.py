@@ -40,6 +40,7 @@ def test_the_public_names() -> None:
         "gather",
         "infer_range",
         "load_calibration",
+        "nothing_left",
         "same_answer",
         "same_values",
         "suspicious_range",

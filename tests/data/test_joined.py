@@ -107,6 +107,12 @@ def test_what_depends_on_the_data_is_left_out(count: int) -> None:
         joined(lambda x: np.argwhere(x > 0.3).T, 16, count)
 
 
+@pytest.mark.parametrize("size", [28, 7])
+def test_a_selection_that_finds_nothing_is_left_out(size: int) -> None:
+    with pytest.raises(DataError, match="depends on what is in the samples"):
+        joined(lambda x: x[x > 99], size, 28)
+
+
 def test_one_that_fits_no_longer_is_missing() -> None:
     parts, layout = gather(runner(lambda x: x), batches(8))
     parts[1] = {"y": parts[1]["y"][:, :2]}

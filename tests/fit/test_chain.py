@@ -165,6 +165,15 @@ def test_an_error_that_the_activation_cannot_see_is_none() -> None:
     assert np.all(error[..., 0] == -1.5) and np.all(error[..., 2] == 1.5)  # against the bound, not what lies beyond
 
 
+@pytest.mark.parametrize("size", ((8, 8), (20, 20)))
+def test_what_a_skip_broadcasts_gives_no_windows(size: tuple[int, int]) -> None:
+    net, series, x, chain = case("inverted bottleneck", size=(1, 1), count=4)
+    site = Site("x", "y", "y", "s", -np.inf, np.inf)
+    skip = np.zeros((4, 5, *size), np.float32)
+    runs = [({"y": by_runtime(net, series, x) + skip}, {"x": x, "s": skip})]
+    assert cut_windows(chain, site, runs, entry="x", skip="s", samples=4) is None
+
+
 def test_steps_undo_a_change_of_the_hidden_weights_that_the_last_convolution_cannot() -> None:
     net, series, x, chain = case("inverted bottleneck", "relu6", size=(20, 20), count=40)
     cut = windows(chain, x, by_runtime(net, series, x))

@@ -43,6 +43,12 @@ def test_plans_compared_and_the_loss_follow_the_effort(machine: Machine, tmp_pat
     assert thorough.validation.kl <= quick.validation.kl * 1.05
 
 
+def test_a_metric_ranks_what_the_search_found_too(machine: Machine, tmp_path: Path) -> None:
+    report = run(tmp_path, "thorough", rivals=2, metric=lambda run: 1.0)
+    asked = [plan for plan in report.rejected if plan.metric is not None]
+    assert len(report.rejected) > _rank.JUDGED and len(asked) == _rank.JUDGED - 1
+
+
 def test_rivals_that_are_named_count_whatever_the_effort(machine: Machine, tmp_path: Path) -> None:
     assert not run(tmp_path, "thorough", rivals=1).rejected
 

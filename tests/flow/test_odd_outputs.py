@@ -111,3 +111,22 @@ def test_samples_that_a_model_tells_apart_are_no_news(machine: Machine, tmp_path
     net, scores = jobs.residual_net()
     warnings = run(save(tmp_path, net, scores)).warnings
     assert not any("same values" in each or "depends on what is in" in each for each in warnings)
+
+
+def test_constants_and_words_beside_the_scores_stop_nothing(machine: Machine, tmp_path: Path) -> None:
+    """A constant longer than there are samples, and one label a sample."""
+    net, scores = jobs.residual_net()
+    anchors = net.node("Identity", net.constant("anchors.w", np.ones(200, np.float32)), name="anchors")
+    path = save(tmp_path, net, scores, anchors)
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("ArgMax", [scores], ["place"], name="place", axis=1, keepdims=0))
+    words = {"keys_int64s": range(5), "values_strings": ["a", "b", "c", "d", "e"]}
+    model.graph.node.append(
+        helper.make_node("LabelEncoder", ["place"], ["word"], name="word", domain="ai.onnx.ml", **words)
+    )
+    model.graph.output.append(helper.make_tensor_value_info("word", TensorProto.STRING, ["batch"]))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    onnx.save(model, path)
+    report = run(path)
+    assert not any("same values" in warning for warning in report.warnings)
+    assert verify(path, path, calib=jobs.samples(net)).warnings == ()

@@ -128,11 +128,20 @@ def test_weights_keep_the_type_of_the_model() -> None:
     assert loss(network, found, data, "s1") < loss(network, built, data, "s1")
 
 
-def test_a_fixed_batch_size_is_kept_to() -> None:
-    net, network = bottlenecks(batch=6)
+@pytest.mark.parametrize(("batch", "changed"), ((6, True), (12, False)))
+def test_a_fixed_batch_size_is_kept_to(batch: int, changed: bool) -> None:
+    """Of 32 samples 4 are held out, which mirror images and mixtures make 11."""
+    net, network = bottlenecks(batch=batch)
     arrays = {"x": net.rng.standard_normal((32, 3, 20, 20)).astype("f")}
-    data = load_calibration(arrays, [InputSpec("x", (6, 3, 20, 20), np.dtype("f4"))])
+    data = load_calibration(arrays, [InputSpec("x", (batch, 3, 20, 20), np.dtype("f4"))])
     plan = pick(network, "width 8/24 a0…b0")
-    built = build(network, plan, data, images=32, batch=6)
-    found = tuned(network, plan, built, data, kept=True, batch=6)
-    assert to_bytes(found.model) != to_bytes(built.model)
+    built = build(network, plan, data, images=32, batch=batch)
+    found = tuned(network, plan, built, data, kept=True, batch=batch)
+    assert (to_bytes(found.model) != to_bytes(built.model)) == changed
+
+
+def test_one_sample_again_and_again_tunes_nothing(case) -> None:
+    net, network, _, plan, built = case
+    one = {"x": np.repeat(zoo.feeds_for(net, 1)["x"], 32, axis=0)}
+    data = load_calibration(one, [InputSpec("x", ("N", 3, 20, 20), np.dtype("f4"))])
+    assert to_bytes(tuned(network, plan, built, data, kept=True, batch=8).model) == to_bytes(built.model)

@@ -46,7 +46,7 @@ __all__ = ["compress"]
 )
 @click.option(
     "--refit", "refit_mode", type=click.Choice(REFITS), default="auto", show_default=True,
-    help="auto: solve kept convolutions again, near their weights, where validation gains by it.",
+    help="auto: solve kept convolutions again, near their weights, and tune them, where validation gains by it.",
 )
 @effort_option
 @click.option(
