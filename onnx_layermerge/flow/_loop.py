@@ -30,6 +30,8 @@ IMPROVED = 3
 JOINT = ", joint"
 # Plans around another one are drawn this often at most; what was known already or is too slow counts as well.
 DRAWS = 40
+# Blocks of one plan that are given back, one after another; each is timed.
+RELAXATIONS = 4
 # A plan this much faster than asked gave away more than it had to.
 OVERSHOOT = 1.01
 
@@ -143,6 +145,7 @@ class Loop:
         for basis, choices in bases.items():
             plan, saving = self.reach(basis, choices, speedup)
             if plan is not None:
+                plan = self.relaxed(plan, choices, speedup)
                 found.setdefault(plan.keys, plan)
                 asked[basis] = saving
         if not found:
@@ -187,24 +190,42 @@ class Loop:
             if keys in drawn or keys in known or self.time(keys).low < speedup:
                 continue
             drawn.add(keys)
-            yield Plan(keys, plan.basis, self.predicted(keys), self.measured[keys], joint.loss(keys))
+            other = Plan(keys, plan.basis, self.predicted(keys), self.measured[keys], joint.loss(keys))
+            other = self.relaxed(other, choices, speedup)
+            if other.keys == keys or not (other.keys in drawn or other.keys in known):
+                drawn.add(other.keys)
+                yield other
 
     def relaxed(self, plan: Plan, choices: Sequence[Choice], speedup: float) -> Plan:
-        """The plan without the lossiest blocks that it does not need, as long as what is left meets ``speedup``.
+        """The plan with its lossiest blocks left out, or replaced by gentler ones in the same place, as long as what is
+        left meets ``speedup``.
 
         A plan that was drawn for a saving by the table may turn out faster than that, and what is faster than asked
         gave away more than it had to.
         """
         by_key = {choice.key: choice for choice in choices}
+        beside: dict[tuple[int, int], list[Choice]] = {}
+        for choice in choices:
+            beside.setdefault((choice.start, choice.stop), []).append(choice)
         needed = self.timed.base_s * (1 - 1 / speedup)
-        while len(plan.keys) > 1:
+        for _ in range(RELAXATIONS):
             saving = sum(by_key[key].saving_s for key in plan.keys)
             really = self.timed.base_s * (1 - 1 / plan.measured.low) / saving
-            spare = [key for key in plan.keys if (saving - by_key[key].saving_s) * really >= needed]
-            if not spare:
+            # (loss given back, block that goes, block that comes)
+            steps: list[tuple[float, str, str]] = []
+            for key in plan.keys:
+                own = by_key[key]
+                without = (saving - own.saving_s) * really
+                if without >= needed and len(plan.keys) > 1:
+                    steps.append((own.loss, key, ""))
+                for other in beside[own.start, own.stop]:
+                    enough = without + other.saving_s * really >= needed
+                    if enough and other.saving_s < own.saving_s and other.loss < own.loss:
+                        steps.append((own.loss - other.loss, key, other.key))
+            if not steps:
                 break
-            most = max(spare, key=lambda key: (by_key[key].loss, key))
-            rest = tuple(key for key in plan.keys if key != most)
+            _, gone, come = max(steps)
+            rest = tuple(come if key == gone else key for key in plan.keys if key != gone or come)
             if self.time(rest).low < speedup:
                 break
             loss = sum(by_key[key].loss for key in rest)

@@ -52,6 +52,29 @@ def test_what_is_left_meets_the_target_and_nothing_more_can_go(job) -> None:
         assert not rest or loop.time(rest).low < speedup
 
 
+def test_what_cannot_go_becomes_gentler(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block in its fastest form, and all others beside it, each as lossy as it is fast."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _, path = jobs.save(wide_net, tmp_path)
+    prepared = prepare(path)
+    with LatencyTable.open(tmp_path / "t.sqlite") as table:
+        timed = latencies(prepared, machine, table)
+        places: dict[tuple[int, int], list[Choice]] = {}
+        for c in useful(prepared, timed):
+            saving = timed.savings_s[c.key]
+            choice = Choice(c.key, c.region.start, c.region.stop, saving, 1e3 * saving)
+            places.setdefault((choice.start, choice.stop), []).append(choice)
+        forms = sorted(max(places.values(), key=len), key=lambda choice: choice.saving_s)
+        assert len(forms) >= 3 and forms[0].saving_s < forms[1].saving_s < forms[-1].saving_s
+        loop = Loop(prepared, timed, machine, table)
+        keys = (forms[-1].key,)
+        plan = Plan(keys, "kl", loop.predicted(keys), loop.time(keys), forms[-1].loss)
+        enough = loop.time((forms[1].key,)).low
+        found = loop.relaxed(plan, forms, enough * 0.9999)
+        assert found.keys == (forms[1].key,) and found.loss == forms[1].loss
+        assert loop.relaxed(plan, forms, plan.measured.low * 0.9999) is plan
+
+
 def test_the_lossiest_goes_first(job) -> None:
     loop, plan, choices = job
     savings = [choice.saving_s for choice in choices]
