@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import onnx_ir as ir
 
@@ -35,8 +35,7 @@ class Space:
     linear: bool
 
 
-@dataclass(frozen=True)
-class _Grid:
+class _Grid(NamedTuple):  # made at every step, which a tuple is quick at
     geometry: Geometry
     channels: int
 
@@ -47,19 +46,23 @@ _Size = tuple[int | str, ...]
 
 def geometry_of(conv: Conv) -> Geometry:
     """A convolution's geometry, dilation expanded into the kernel."""
-    rank = len(conv.kernel)
-    kernel = tuple(d * (k - 1) + 1 for k, d in zip(conv.kernel, conv.dilation, strict=True))
-    return Geometry(kernel, conv.stride, conv.pads[:rank], conv.pads[rank:])
+    return _expanded(conv.kernel, conv.stride, conv.dilation, conv.pads)
 
 
 def window_of(pool: Pool) -> Geometry:
     """A pool's geometry, dilation expanded."""
-    rank = len(pool.kernel)
-    kernel = tuple(d * (k - 1) + 1 for k, d in zip(pool.kernel, pool.dilation, strict=True))
-    return Geometry(kernel, pool.stride, pool.pads[:rank], pool.pads[rank:])
+    return _expanded(pool.kernel, pool.stride, pool.dilation, pool.pads)
 
 
 # A network repeats the same few geometries.
+@lru_cache(maxsize=4096)
+def _expanded(
+    kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], pads: tuple[int, ...]
+) -> Geometry:
+    reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    return Geometry(reach, stride, pads[: len(kernel)], pads[len(kernel) :])
+
+
 @lru_cache(maxsize=4096)
 def _then(first: Geometry, second: Geometry | None) -> Geometry:
     return first if second is None else first.then(second)
@@ -83,6 +86,7 @@ class Follower:
         self._path: _Path | None = None
         # Asked of every node once for each region that begins before it.
         self._nodes: dict[int, _Node] = {}
+        self._types: dict[int, ir.DataType] = {}
 
     def space_of(self, region: Region) -> Space | str:
         """As :func:`space_of`."""
@@ -97,10 +101,16 @@ class Follower:
         if not isinstance(last, _Grid) or last.channels < 1:
             return "does not come back to the image grid"
         entry, exit = self._network.values[region.entry], self._network.values[region.exit]
-        weight = ir.DataType.from_numpy(self._network.convs[region.convs[0]].weight.dtype)
-        if any(value.dtype not in (None, weight) for value in (entry, exit)):
+        if not self._is_of_type(entry, region.convs[0]) or not self._is_of_type(exit, region.convs[0]):
             return "changes the element type"
         return Space(path.channels, last.channels, last.geometry, path.channelwise, path.linear)
+
+    def _is_of_type(self, value: ir.Value, conv: int) -> bool:
+        """Whether the value is, or may be, of the type of that convolution's weights."""
+        weight = self._types.get(conv)
+        if weight is None:
+            weight = self._types[conv] = ir.DataType.from_numpy(self._network.convs[conv].weight.dtype)
+        return value.dtype is None or value.dtype == weight
 
     def _begin(self, region: Region) -> _Path:
         entry = self._network.values[region.entry]
@@ -124,16 +134,15 @@ class Follower:
             path.refused = found
             return
         if known.conv:
-            conv = network.convs[position]
-            path.channelwise &= conv.groups == conv.channels_in == conv.channels_out
+            path.channelwise &= known.channelwise
         else:
             path.channelwise &= known.node.op_type != "Concat"
             path.linear &= isinstance(found, _Grid) and known.is_linear(found.channels)
-        for value in known.node.outputs:
+        outputs = known.outputs(rank)
+        for value, size, width in outputs:
             state = cast(_State, found)
-            if len(known.node.outputs) > 1 and isinstance(state, _Grid):
-                state = _Grid(state.geometry, _width(value) or 0)
-            size, width = known.size(value, rank), _width(value)
+            if len(outputs) > 1 and isinstance(state, _Grid):
+                state = _Grid(state.geometry, width or 0)
             if isinstance(state, _Grid) and width not in (None, state.channels):
                 state = "loose"  # a constant or a value without a grid broadcasts it
             if state == "loose" and size is not None and size in path.grids and width:
@@ -168,10 +177,19 @@ class _Node:
     conv: bool
     computed: list[ir.Value]
     keeps_shape: bool
+    channelwise: bool
     pool: Pool | None
     window: Geometry | None
-    sizes: dict[tuple[ir.Value, int], _Size | None] = field(default_factory=dict)
+    behind: dict[int, tuple[Geometry, Geometry]] = field(default_factory=dict)
+    made: dict[int, list[tuple[ir.Value, _Size | None, int | None]]] = field(default_factory=dict)
     linear: dict[int, bool] = field(default_factory=dict)
+
+    def after(self, first: Geometry) -> Geometry:
+        """``first`` and then the node's own window; by which it is, as a hash of one takes longer than all else."""
+        found = self.behind.get(id(first))
+        if found is None:
+            found = self.behind[id(first)] = first, _then(first, self.window)  # held, so that no other gets its id
+        return found[1]
 
     def is_linear(self, channels: int) -> bool:
         """Whether the algebra has a rule for it (a Split or a broadcast has none)."""
@@ -181,22 +199,24 @@ class _Node:
             self.linear[channels] = sums or mean or scale_of(self.node, channels) is not None
         return self.linear[channels]
 
-    def size(self, value: ir.Value, rank: int) -> _Size | None:
-        if (value, rank) not in self.sizes:
-            self.sizes[value, rank] = _size(value, rank)
-        return self.sizes[value, rank]
+    def outputs(self, rank: int) -> list[tuple[ir.Value, _Size | None, int | None]]:
+        """Each with its spatial size, as one of ``rank`` axes, and its width."""
+        if rank not in self.made:
+            self.made[rank] = [(value, _size(value, rank), _width(value)) for value in self.node.outputs]
+        return self.made[rank]
 
 
 def _node(network: Network, position: int) -> _Node:
     node, conv = network.order[position], network.convs.get(position)
     pool = pool_of(node)
     window = geometry_of(conv) if conv is not None else None if pool is None else window_of(pool)
-    return _Node(node, conv is not None, network.computed[position], keeps_shape(node), pool, window)
+    alone = conv is not None and conv.groups == conv.channels_in == conv.channels_out
+    return _Node(node, conv is not None, network.computed[position], keeps_shape(node), alone, pool, window)
 
 
 def _register(grids: dict[_Size, Geometry], size: _Size | None, geometry: Geometry) -> None:
     """Of the values of one size the widest view stands for all; images of one pixel are no grid to come back to."""
-    if size is None or all(dim == 1 for dim in size):
+    if size is None or size == (1,) * len(size):
         return
     known = grids.get(size)
     if known is None:
@@ -239,7 +259,7 @@ def _after_conv(conv: Conv, known: _Node, source: _State, rank: int) -> _State |
         return source
     if source.channels != conv.channels_in:
         return f"reads {conv.channels_in} channels where {source.channels} arrive"
-    return _Grid(_then(source.geometry, known.window), conv.channels_out)
+    return _Grid(known.after(source.geometry), conv.channels_out)
 
 
 def _after_one(known: _Node, source: _Grid, rank: int) -> _State:
@@ -249,8 +269,8 @@ def _after_one(known: _Node, source: _Grid, rank: int) -> _State:
     if node.op_type in _WHOLE:
         return "whole"
     if pool is not None and len(pool.kernel) == rank:
-        return _Grid(_then(source.geometry, known.window), source.channels)
-    if node.op_type in _REDUCE and known.size(node.outputs[0], rank) == (1,) * rank:
+        return _Grid(known.after(source.geometry), source.channels)
+    if node.op_type in _REDUCE and known.outputs(rank)[0][1] == (1,) * rank:
         return "whole"
     if node.op_type == "Split" and "axis" in node.attributes and node.attributes["axis"].as_int() in (1, -1 - rank):
         return source

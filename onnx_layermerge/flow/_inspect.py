@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -167,11 +166,16 @@ def _blocks(network: Network, found: Iterable[Candidate]) -> list[tuple[Region, 
             home.setdefault(key, longest)
         offers.setdefault(key, []).append(candidate)
     certificates: dict[tuple[object, ...], str] = {}
-    return [(home[key], _block(network, home[key], offers[key], certificates)) for key in sorted(offers)]
+    kernels: dict[int, str] = {}
+    return [(home[key], _block(network, home[key], offers[key], certificates, kernels)) for key in sorted(offers)]
 
 
 def _block(
-    network: Network, region: Region, offered: Sequence[Candidate], certificates: dict[tuple[object, ...], str]
+    network: Network,
+    region: Region,
+    offered: Sequence[Candidate],
+    certificates: dict[tuple[object, ...], str],
+    kernels: dict[int, str],
 ) -> LegalBlock:
     convs = tuple(str(network.order[position].name) for position in region.convs)
     begin, end = network.order[region.start], network.order[region.stop - 1]
@@ -189,16 +193,20 @@ def _block(
         stop=region.stop,
         convs=convs,
         variants={recipe: len(candidates) for recipe, candidates in by_recipe.items()},
-        fit=tuple(_kernel(candidate.stage) for candidate in by_recipe["fit"]),
+        fit=tuple([_kernel(candidate.stage, kernels) for candidate in by_recipe["fit"]]),
         low_rank=tuple(c.stages[0].channels_out for c in by_recipe["low-rank"]),
         width=tuple(c.stages[0].channels_out for c in by_recipe["width"]),
         merge=_certificate(network, region, certificates) if by_recipe["merge"] else None,
     )
 
 
-@lru_cache(maxsize=4096)
-def _kernel(stage: Stage) -> str:
-    return "x".join(map(str, stage.geometry.kernel)) + (" depthwise" if stage.groups > 1 else "")
+def _kernel(stage: Stage, known: dict[int, str]) -> str:
+    """In words; a network repeats the same few stages, and ``known`` goes by which it is, as all of them are held."""
+    words = known.get(id(stage))
+    if words is None:
+        words = "x".join(map(str, stage.geometry.kernel)) + (" depthwise" if stage.groups > 1 else "")
+        known[id(stage)] = words
+    return words
 
 
 def _certificate(network: Network, region: Region, known: dict[tuple[object, ...], str]) -> str:

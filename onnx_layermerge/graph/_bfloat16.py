@@ -20,6 +20,8 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
+from onnx_layermerge.graph._graphs import all_graphs, all_nodes
+
 __all__ = ["Widened", "narrow", "widen"]
 
 _BRAIN, _SINGLE = ir.DataType.BFLOAT16, ir.DataType.FLOAT
@@ -59,7 +61,7 @@ def widen(model: ir.Model) -> Widened | None:
         elif value.dtype == _SINGLE:
             single.add(name)
     attributes: set[tuple[str, str]] = set()
-    for node in model.graph.all_nodes():
+    for node in all_nodes(model.graph):
         for attribute in _typed_attributes(node, _BRAIN):
             attributes.add((str(node.outputs[0].name), attribute.name))
             node.attributes[attribute.name] = _converted(attribute, _SINGLE)
@@ -76,8 +78,8 @@ def narrow(model: ir.Model, widened: Widened) -> None:
 
 
 def _has_bfloat16(model: ir.Model) -> bool:
-    values = (*_values(model), *(v for f in model.functions.values() for n in f.all_nodes() for v in n.outputs))
-    nodes = (*model.graph.all_nodes(), *(node for f in model.functions.values() for node in f.all_nodes()))
+    values = (*_values(model), *(v for f in model.functions.values() for n in all_nodes(f) for v in n.outputs))
+    nodes = (*all_nodes(model.graph), *(node for f in model.functions.values() for node in all_nodes(f)))
     return any(value.dtype == _BRAIN for value in values) or any(
         True for node in nodes for _ in _typed_attributes(node, _BRAIN)
     )
@@ -85,7 +87,7 @@ def _has_bfloat16(model: ir.Model) -> bool:
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
     """Every value, each once: inputs, initializers and what nodes make, in all graphs."""
-    for graph in model.graphs():
+    for graph in all_graphs(model.graph):
         listed = set(graph.inputs)
         yield from graph.inputs
         yield from (value for value in graph.initializers.values() if value not in listed)

@@ -13,11 +13,12 @@ from typing import TypeVar
 import onnx
 
 from onnx_layermerge.graph._order import edges_of
-from onnx_layermerge.graph._walk import all_nodes, all_tensors, bodies, label, opsets, refuse
+from onnx_layermerge.graph._walk import all_nodes, all_tensors, bodies, label, may_hold, opsets, refuse
 
 __all__ = ["check_structure", "check_text"]
 
 _T = TypeVar("_T", bound=Hashable)
+_SPARSE = (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS)
 _ONNX_DOMAINS = ("", "ai.onnx.ml", "ai.onnx.preview.training")
 _QUANTIZED = {
     "QuantizeLinear",
@@ -36,33 +37,35 @@ def check_text(model: onnx.ModelProto, file: Path) -> None:
     Raises:
         ModelError: one is not.
     """
-    if not all(isinstance(name, str) for name in _names(model)):
+    if not all(_are_text(names) for names in _names(model)):
         raise refuse(file, "a name in the model is no text", "is the file damaged?")
 
 
-def _names(model: onnx.ModelProto) -> Iterator[str]:
-    yield from (entry.domain for entry in model.opset_import)
+def _are_text(names: Iterable[object]) -> bool:
+    return all(isinstance(name, str) for name in names)
+
+
+def _names(model: onnx.ModelProto) -> Iterator[Iterable[object]]:
+    """A few at a time: handing them on one by one would take longer than looking at them."""
+    yield [entry.domain for entry in model.opset_import]
     yield from _names_of_graph(model.graph)
     for function in model.functions:
-        yield from (function.domain, function.name, *function.input, *function.output)
-        yield from (entry.domain for entry in function.opset_import)
+        yield function.domain, function.name, *function.input, *function.output
+        yield [entry.domain for entry in function.opset_import]
         yield from _names_of_nodes(function.node)
     for name, tensor in all_tensors(model):
-        yield name
-        for entry in tensor.external_data:
-            yield from (entry.key, entry.value)
+        yield name, *(text for entry in tensor.external_data for text in (entry.key, entry.value))
 
 
-def _names_of_graph(graph: onnx.GraphProto) -> Iterator[str]:
-    yield graph.name
-    yield from (value.name for value in (*graph.input, *graph.output, *graph.value_info))
+def _names_of_graph(graph: onnx.GraphProto) -> Iterator[Iterable[object]]:
+    yield graph.name, *(value.name for value in (*graph.input, *graph.output, *graph.value_info))
     yield from _names_of_nodes(graph.node)
 
 
-def _names_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+def _names_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[Iterable[object]]:
     for node in nodes:
-        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
-        yield from (attribute.name for attribute in node.attribute)
+        attributes = [attribute.name for attribute in node.attribute]
+        yield node.op_type, node.domain, node.name, *node.input, *node.output, *attributes
         for body in bodies(node):
             yield from _names_of_graph(body)
 
@@ -113,9 +116,9 @@ def _check_operators(
         if node.op_type in _QUANTIZED or (domain == "com.microsoft" and node.op_type.startswith("QLinear")):
             advice = "compress the float model and quantize afterwards"
             raise refuse(file, f"the model is quantized, as {label(node)} shows", advice)
-        for attribute in node.attribute:
-            if attribute.type in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):
-                raise refuse(file, f"{label(node)} holds a sparse tensor", "export it with dense weights")
+        held = node.attribute if may_hold(node.op_type, node.domain, _SPARSE) else ()
+        if any(attribute.type in _SPARSE for attribute in held):
+            raise refuse(file, f"{label(node)} holds a sparse tensor", "export it with dense weights")
         if (domain, node.op_type) in functions:
             continue
         if domain not in imports:
@@ -166,7 +169,7 @@ def _check_nodes(
     scopes = [*outer, made]
     for node in nodes:
         for name in node.input:
-            if not name or any(name in scope for scope in reversed(scopes)):
+            if not name or name in made or any(name in scope for scope in outer):
                 continue
             if name in makers:
                 raise _in_a_circle(nodes, file)

@@ -58,7 +58,7 @@ def _copy_graph(source: onnx.GraphProto, target: onnx.GraphProto, lifted: dict[s
         if node.op_type == "Constant" and len(node.attribute) and _is_large(node.attribute[0].t):
             _lift(node.output[0], node.attribute[0].t, lifted)
             continue
-        if not any(True for _ in bodies(node)):
+        if not bodies(node):
             target.node.append(node)
             continue
         copy = target.node.add(op_type=node.op_type, domain=node.domain, name=node.name)
@@ -106,7 +106,7 @@ def check_sizes(model: onnx.ModelProto, bare: onnx.ModelProto, file: Path) -> No
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         inferred = bare
     constant = weights - {value.name for value in model.graph.input}
-    _check_graph(inferred.graph, ChainMap(), constant, file)
+    _check_graph(inferred.graph, {}, constant, file)
     _check_types(model, file)
 
 
@@ -134,6 +134,7 @@ def _allowed(op_type: str, version: int) -> frozenset[str]:
     return frozenset(name for constraint in constraints for name in constraint.allowed_type_strs)
 
 
+@lru_cache
 def _type_name(data_type: int) -> str:
     """As operator schemas write it: ``tensor(float16)``."""
     return f"tensor({TensorProto.DataType.Name(data_type).lower()})"
@@ -141,35 +142,43 @@ def _type_name(data_type: int) -> str:
 
 def _dims(value: onnx.ValueInfoProto) -> Shape:
     dims = value.type.tensor_type.shape.dim
-    return tuple(dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in dims)
+    return tuple([dim.dim_value if dim.HasField("dim_value") else None for dim in dims])
 
 
 def _check_graph(graph: onnx.GraphProto, outer: MutableMapping[str, Shape], outside: set[str], file: Path) -> None:
-    shapes: MutableMapping[str, Shape] = ChainMap({}, outer)
+    # A chain of maps is slow to ask, and the main graph has nothing around it.
+    shapes: MutableMapping[str, Shape] = ChainMap({}, outer) if outer else {}
     for value in (*graph.value_info, *graph.output, *graph.input):
         if value.type.tensor_type.HasField("shape"):
             shapes[value.name] = _dims(value)
     shapes.update({tensor.name: tuple(tensor.dims) for tensor in graph.initializer})
     constant = outside | {tensor.name for tensor in graph.initializer}
     for value in graph.input:
-        _check_amount(f"the input '{value.name}'", shapes.get(value.name, ()), _MOST_ELEMENTS, file)
+        shape = shapes.get(value.name, ())
+        if _is_above(_MOST_ELEMENTS, shape):
+            raise _too_large(f"the input '{value.name}'", shape, file)
     for node in graph.node:
-        inner = list(bodies(node))
+        inner = bodies(node)
         if not inner and node.op_type not in _DRAWN and all(name in constant for name in node.input if name):
             constant.update(node.output)
         for name in node.output:
             most = _MOST_CONSTANT_ELEMENTS if name in constant else _MOST_ELEMENTS
-            _check_amount(label(node), shapes.get(name, ()), most, file)
+            shape = shapes.get(name, ())
+            if _is_above(most, shape):
+                raise _too_large(label(node), shape, file)
         if node.op_type in _WINDOWS and node.domain in ("", "ai.onnx"):
             _check_window(node, shapes, file)
         for body in inner:
             _check_graph(body, shapes, constant, file)
 
 
-def _check_amount(what: str, shape: Shape, most: int, file: Path) -> None:
-    if math.prod(size for size in shape if size is not None) > most:
-        text = "x".join("?" if size is None else str(size) for size in shape)
-        raise refuse(file, f"{what} is a tensor of {text} elements, more than can be worked with", "export it smaller")
+def _is_above(most: int, shape: Shape) -> bool:
+    return math.prod([size for size in shape if size is not None]) > most
+
+
+def _too_large(what: str, shape: Shape, file: Path) -> ModelError:
+    text = "x".join("?" if size is None else str(size) for size in shape)
+    return refuse(file, f"{what} is a tensor of {text} elements, more than can be worked with", "export it smaller")
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -16,11 +16,16 @@ __all__ = ["without_collector"]
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """No cycle is looked for inside; outside it is as it was before."""
+    """No cycle is looked for inside; outside it is as it was before.
+
+    What was left inside is looked through once, on the way out.  The collector would do that at the next object anyhow,
+    but now and then together with all that is older.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
+            gc.collect(0)
             gc.enable()

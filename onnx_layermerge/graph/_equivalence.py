@@ -10,6 +10,7 @@ is beyond even that tells nothing about what was done to it, and is never called
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ import onnx
 import onnx_ir as ir
 
 from onnx_layermerge.errors import ModelError
+from onnx_layermerge.graph._graphs import all_graphs, all_nodes
+from onnx_layermerge.graph._pack import Packed
 from onnx_layermerge.graph._quiet import quiet
 from onnx_layermerge.graph._session import Session
 
@@ -117,18 +120,24 @@ def distance(wanted: np.ndarray, got: np.ndarray) -> float:
 def tolerance_of(model: ir.Model) -> float:
     """That of the least precise floating type of any value in the model."""
     types = {value.dtype for value in model.graph.inputs}
-    for graph in model.graphs():
+    for graph in all_graphs(model.graph):
         types |= {value.dtype for value in graph.initializers.values()}
         types |= {value.dtype for node in graph for value in node.outputs}
     return max((TOLERANCES[each] for each in types if each in TOLERANCES), default=TOLERANCES[ir.DataType.FLOAT])
 
 
 def reference(
-    original: ir.Model, source: str, trials: Iterable[Arrays], *, again: Callable[[], ir.Model] | None = None
+    original: ir.Model,
+    source: str,
+    trials: Iterable[Arrays],
+    *,
+    again: Callable[[], ir.Model] | None = None,
+    packed: Packed | None = None,
 ) -> Reference:
     """Run ``original`` on the first of ``trials`` (feeds) that it takes.
 
-    With ``again``, which makes it anew, ``original`` is not kept and may be changed afterwards.
+    With ``again``, which makes it anew, ``original`` is not kept and may be changed afterwards.  ``packed`` is the same
+    model for a runtime, where the caller has that at hand.
 
     Raises:
         ModelError: it runs on none of them, or all that it gives is NaN and Inf.
@@ -137,7 +146,7 @@ def reference(
     refused: Exception | None = None
     for feeds in trials:
         try:
-            wanted = _run(original, feeds)
+            wanted = _run(original, feeds, packed)
         except Exception as error:  # runtimes raise what they like
             if _lacks_operator(original, error):
                 raise Unrunnable(_first_line(error)) from error
@@ -146,7 +155,7 @@ def reference(
         for scale in _SCALES:
             if scale != 1.0:
                 feeds = {n: (v * scale).astype(v.dtype) if v.dtype.kind == "f" else v for n, v in feeds.items()}
-                wanted = _run(original, feeds)
+                wanted = _run(original, feeds, packed)
             if all(_all_finite(value) for value in wanted.values()):
                 return Reference(again or (lambda: original), feeds, wanted, tolerance_of(original))
         floats = [value for value in wanted.values() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
@@ -161,8 +170,12 @@ def _all_finite(value: Any) -> bool:
     return not isinstance(value, np.ndarray) or value.dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
-def _run(model: ir.Model, feeds: Arrays) -> dict[str, Any]:
+def _run(model: ir.Model, feeds: Arrays, packed: Packed | None = None) -> dict[str, Any]:
     """Outputs by name: onnxruntime's, or those of onnx's reference implementation for types it has no kernels for."""
+    if packed is not None:
+        # What is wrong is said, and what other runtimes there are is tried, below.
+        with suppress(Exception):
+            return dict(Session(packed, once=True).run(feeds))
     try:
         return dict(Session(model, once=True).run(feeds))
     except Exception as error:  # onnxruntime's exceptions share no public base class
@@ -186,7 +199,7 @@ def _lacks_kernel(error: Exception) -> bool:
 
 
 def _custom(model: ir.Model) -> bool:
-    return any(node.domain not in _STANDARD for node in model.graph.all_nodes())
+    return any(node.domain not in _STANDARD for node in all_nodes(model.graph))
 
 
 def _lacks_operator(model: ir.Model, error: Exception) -> bool:

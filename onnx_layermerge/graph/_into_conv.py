@@ -20,6 +20,9 @@ __all__ = ["fold_affine", "fold_pads", "spell_out_pads"]
 Affine = tuple[np.ndarray, np.ndarray]
 """Scale and shift, float64 [C] each."""
 
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+_AFFINE = ("BatchNormalization", *_ARITHMETIC)
+
 
 def spell_out_pads(model: ir.Model) -> bool:
     """``auto_pad`` SAME as numbers, wherever they do not depend on a size that is unknown.
@@ -118,6 +121,8 @@ def _absorb(graph: ir.Graph, conv: ir.Node) -> bool:
     bias = conv.inputs[2] if len(conv.inputs) > 2 else None
     if weight is None or weight.const_value is None or (bias is not None and bias.const_value is None):
         return False
+    if not is_op(only_reader(conv.outputs[0]), *_AFFINE):
+        return False
     channels, rank = int(weight.const_value.shape[0]), len(weight.const_value.shape)  # type: ignore[arg-type]
     scale, shift = np.ones(channels), np.zeros(channels)
     nodes: list[ir.Node] = []
@@ -173,7 +178,7 @@ def _affine(node: ir.Node, value: ir.Value, channels: int, rank: int) -> Affine 
     a shift."""
     if is_op(node, "BatchNormalization"):
         return _batch_norm(node, value)
-    if not is_op(node, "Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
+    if not is_op(node, *_ARITHMETIC) or len(node.inputs) != 2:
         return None
     left = node.inputs[0] is value
     array = constant(node.inputs[1 if left else 0])

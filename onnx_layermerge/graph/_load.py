@@ -16,6 +16,7 @@ from onnx_layermerge.errors import ModelError
 from onnx_layermerge.graph._check import check_structure, check_text
 from onnx_layermerge.graph._check_sizes import check_sizes, skeleton
 from onnx_layermerge.graph._check_tensors import check_tensors
+from onnx_layermerge.graph._graphs import all_graphs, all_nodes
 from onnx_layermerge.graph._opset import OLDEST, check_versions, modernise
 from onnx_layermerge.graph._order import sort_nodes
 from onnx_layermerge.graph._pack import is_plain
@@ -96,11 +97,11 @@ def _settle(model: ir.Model, folder: Path) -> None:
     for graph in graphs:
         # An absolute folder: without one, onnx_ir checks nothing, and a change of directory would mislead it.
         ir.external_data.set_base_dir(graph, folder)
-        for node in ir.traversal.RecursiveGraphIterator(graph):
-            for key, attribute in node.attributes.items():
+        for node in all_nodes(graph):
+            for key, attribute in node.attributes.data.items():
                 if attribute.type == ir.AttributeType.TENSOR:
                     node.attributes[key] = ir.AttrTensor(key, _held(attribute.value, in_file=False))
-    for each in model.graphs():
+    for each in all_graphs(model.graph):
         for value in each.initializers.values():
             if value.const_value is not None:
                 value.const_value = _held(value.const_value, in_file=True)

@@ -19,6 +19,7 @@ from onnxscript.optimizer import fold_constants
 
 from onnx_layermerge.errors import ModelError
 from onnx_layermerge.graph._constants import is_op
+from onnx_layermerge.graph._graphs import all_graphs, all_nodes
 from onnx_layermerge.graph._into_conv import fold_affine, fold_pads, spell_out_pads
 from onnx_layermerge.graph._quiet import quiet
 from onnx_layermerge.graph._rules import cancel_pairs, remove_dropout
@@ -49,12 +50,14 @@ _NOTES = ("pkg.onnxscript.rewriter.", "pkg.onnxscript.optimizer.")
 class Step:
     """A change of the model in place that keeps its function; ``apply`` says whether it changed anything.
 
-    A ``quiet`` step touches no operator, only names, shapes and notes; nobody is told about it.
+    A ``quiet`` step touches no operator, only names, shapes and notes; nobody is told about it.  A ``tidy`` one leaves
+    nothing behind that nobody reads.
     """
 
     name: str
     apply: Callable[[ir.Model], bool]
     quiet: bool = False
+    tidy: bool = False
 
 
 def _list_weights(model: ir.Model) -> bool:
@@ -63,8 +66,22 @@ def _list_weights(model: ir.Model) -> bool:
     return bool(passes.RemoveInitializersFromInputsPass()(model).modified)
 
 
+class _Lift(passes.LiftConstantsToInitializersPass):
+    """Takes the tensor of a Constant as it is: asking whether it is one costs more than all else that the pass does."""
+
+    def _constant_node_attribute_to_tensor(
+        self, node: ir.Node, attr_name: str, attr_value: ir.Attr, initializer_name: str
+    ) -> ir.TensorProtocol | None:
+        if attr_name == "value":
+            tensor: ir.TensorProtocol = attr_value.value
+            return tensor
+        return super()._constant_node_attribute_to_tensor(node, attr_name, attr_value, initializer_name)
+
+
 def _lift_constants(model: ir.Model) -> bool:
-    return bool(passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model).modified)
+    if not any(node.op_type == "Constant" for node in all_nodes(model.graph)):
+        return False  # the pass would take longer to find out
+    return bool(_Lift(lift_all_constants=True, size_limit=0)(model).modified)
 
 
 def _inline(model: ir.Model) -> bool:
@@ -171,7 +188,7 @@ def _fix_names(model: ir.Model) -> bool:
 
 def _remove_notes(model: ir.Model) -> bool:
     changed = False
-    for graph in model.graphs():
+    for graph in all_graphs(model.graph):
         for holder in (*graph, *(value for node in graph for value in node.outputs), *graph.initializers.values()):
             for key in [key for key in holder.metadata_props if key.startswith(_NOTES)]:
                 del holder.metadata_props[key]
@@ -191,9 +208,9 @@ FOLDING = (
     Step("make weights constants", _list_weights, quiet=True),
     Step("inline functions", _inline),
     Step("make Constant nodes initializers", _lift_constants, quiet=True),
-    Step("remove what nobody reads", _remove_unused),
+    Step("remove what nobody reads", _remove_unused, tidy=True),
     Step("infer shapes", infer_shapes, quiet=True),
-    Step("fold constants", _fold_constants),
+    Step("fold constants", _fold_constants, tidy=True),
     Step("make folded Constant nodes initializers", _lift_constants, quiet=True),
     Step("remove Dropout", remove_dropout),
     Step("merge duplicates", _merge_duplicates),
@@ -226,7 +243,7 @@ def normalise(
         try:
             with quiet():
                 changed = step.apply(model)
-                if changed and not step.quiet:
+                if changed and not (step.quiet or step.tidy):
                     _remove_unused(model)  # what nobody reads any more would still count as a reader
         except Exception as error:  # third-party passes raise whatever they like; the step is what the user needs
             raise ModelError(f"preparing the model broke at step '{step.name}' ({_first_line(error)}).") from error

@@ -29,12 +29,24 @@ def _sort(holder: onnx.GraphProto | onnx.FunctionProto) -> None:
     for node in holder.node:
         for body in bodies(node):
             _sort(body)
-    edges = edges_of(holder.node)
-    if all(source < index for index, sources in enumerate(edges) for source in sources):
+    if _is_sorted(holder.node):
         return
+    edges = edges_of(holder.node)
     order = _ordered(edges)
     if len(order) == len(edges):
         _reorder(holder.node, order)
+
+
+def _is_sorted(nodes: Iterable[onnx.NodeProto]) -> bool:
+    """Whether nothing is read before it is made; told without the edges, as most files are."""
+    made: set[str] = set()
+    wanted: set[str] = set()
+    for node in nodes:
+        wanted.update(name for name in _reads(node) if name and name not in made)
+        if not wanted.isdisjoint(node.output):
+            return False
+        made.update(node.output)
+    return True
 
 
 def edges_of(nodes: Sequence[onnx.NodeProto]) -> list[list[int]]:

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_layermerge.errors import ModelError
+from onnx_layermerge.graph._graphs import all_graphs
 from onnx_layermerge.graph._quiet import quiet
 
 __all__ = [
@@ -161,7 +162,7 @@ def _large(held: Iterable[ir.Value]) -> Iterator[tuple[ir.Value, ir.TensorProtoc
 
 def initializers(model: ir.Model) -> Iterator[ir.Value]:
     """Those of the main graph and of all bodies."""
-    for graph in model.graphs():
+    for graph in all_graphs(model.graph):
         yield from graph.initializers.values()
 
 

@@ -16,10 +16,12 @@ from onnx_layermerge.graph._bfloat16 import widen
 from onnx_layermerge.graph._collector import without_collector
 from onnx_layermerge.graph._convs import Conv, conv_of
 from onnx_layermerge.graph._equivalence import Reference, Uncheckable, reference
-from onnx_layermerge.graph._load import load
+from onnx_layermerge.graph._graphs import all_graphs, all_nodes
+from onnx_layermerge.graph._load import converted_from, load
 from onnx_layermerge.graph._network import InputInfo, Network
 from onnx_layermerge.graph._normalise import LISTING, Step, normalise
 from onnx_layermerge.graph._observe import note_types
+from onnx_layermerge.graph._pack import Packed
 
 __all__ = ["bind_shapes", "load_runnable", "network_of", "random_feeds", "read"]
 
@@ -28,6 +30,7 @@ _GUESSES = (224, 256, 64, 512, 32)
 # Elements of an input; a guess for three dynamic dims soon means gigabytes.
 _LARGEST_GUESS = 2**22
 _CHUNK_BYTES = 2**20
+_MOST_READ_BYTES = 2**24
 
 
 def load_runnable(path: str | Path) -> ir.Model:
@@ -64,7 +67,9 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] | None = Non
     try:
         # The model is prepared in place; in the rare case that it is wanted as it was, it is read once more.
         trials = _trials(_inputs(model), shapes or {})
-        truth = reference(model, str(path), trials, again=lambda: load_runnable(path))
+        packed = None if widened is not None else _as_it_is(Path(path), model)
+        truth = reference(model, str(path), trials, again=lambda: load_runnable(path), packed=packed)
+        del packed
         try:
             steps = normalise(model, after=touched.append)
         except ModelError as error:
@@ -79,8 +84,18 @@ def read(path: str | Path, *, shapes: Mapping[str, tuple[int, ...]] | None = Non
     return replace(network_of(model, steps=steps, source=str(path), digest=digest), widened=widened)
 
 
+def _as_it_is(path: Path, model: ir.Model) -> Packed | None:
+    """The file as it is, for a runtime, unless it is large or of an old opset.
+
+    A message made from ``model`` would say the same and takes long to make; of a large one there is no copy to spare.
+    """
+    if path.stat().st_size > _MOST_READ_BYTES or converted_from(model) is not None:
+        return None
+    return Packed(path.read_bytes(), path.absolute().parent)
+
+
 def _require_convs(model: ir.Model, path: str | Path) -> None:
-    found = {node.op_type for node in model.graph.all_nodes()}
+    found = {node.op_type for node in all_nodes(model.graph)}
     if "Conv" in found:
         return
     if "FusedConv" in found:
@@ -126,7 +141,7 @@ def _trials(inputs: Iterable[InputInfo], shapes: Mapping[str, tuple[int, ...]]) 
 
 def _digest(path: Path, model: ir.Model) -> str:
     """SHA-256 of the file's bytes and then of its external data files', in order of their names."""
-    tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    tensors = [value.const_value for graph in all_graphs(model.graph) for value in graph.initializers.values()]
     beside = {str(tensor.location): Path(tensor.path) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
     found = hashlib.sha256()
     for file in (path, *(beside[name] for name in sorted(beside))):
@@ -203,7 +218,7 @@ def _read_values(node: ir.Node) -> Iterable[ir.Value]:
             else []
         )
         for graph in graphs:
-            for inner in graph.all_nodes():
+            for inner in all_nodes(graph):
                 yield from (value for value in inner.inputs if value is not None)
 
 

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from onnx_layermerge.graph._graphs import all_graphs
 from onnx_layermerge.graph._pack import proto_without_weights
 
 __all__ = ["infer_shapes"]
@@ -21,7 +22,7 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> bool:
     """
     if all(_is_known(value) for node in model.graph for value in node.outputs):
         return False
-    if model.functions or any(True for _ in model.graph.subgraphs()):
+    if model.functions or any(graph is not model.graph for graph in all_graphs(model.graph)):
         return bool(ShapeInferencePass(strict_mode=strict)(model).modified)
     # That pass would build a second model out of what onnx returns, of which only these notes are wanted.
     try:
@@ -31,13 +32,17 @@ def infer_shapes(model: ir.Model, *, strict: bool = True) -> bool:
         return False
     values = {value.name: value for node in model.graph for value in node.outputs}
     changed = False
+    read: dict[bytes, ir.Value] = {}  # large graphs have few types and shapes, again and again
     for note in (*inferred.value_info, *inferred.output):
         value = values.get(note.name)
         if value is None:
             continue
-        found = ir.serde.deserialize_value_info_proto(note, None)
+        kind = note.type.SerializeToString()
+        found = read.get(kind)
+        if found is None:
+            found = read[kind] = ir.serde.deserialize_value_info_proto(note, None)
         if found.shape is not None and found.shape != value.shape:
-            value.shape, changed = found.shape, True
+            value.shape, changed = found.shape.copy(), True
         if found.dtype is not None and found.dtype != value.dtype:
             value.dtype, changed = found.dtype, True
     return changed

@@ -51,6 +51,8 @@ class _Plan:
 def cancel_transposes(model: ir.Model) -> bool:
     """Move and cancel Transposes in place; False when nothing would be gained."""
     graph = model.graph
+    if not any(is_op(node, "Transpose") for node in graph):
+        return False
     opset = graph.opset_imports.get("", 1)
     fixed: set[ir.Node] = set()
     for _ in range(_MOST_PLANS):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import onnx
+from onnx import AttributeProto
 
 from onnx_layermerge.errors import ModelError
 
-__all__ = ["all_nodes", "all_tensors", "bodies", "label", "opsets", "refuse"]
+__all__ = ["all_nodes", "all_tensors", "bodies", "label", "may_hold", "opsets", "refuse"]
 
 AGAIN = "export the model again"
 
@@ -30,13 +32,35 @@ def opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
     return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in imports}
 
 
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+_GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+_TENSORS = (AttributeProto.TENSOR, AttributeProto.TENSORS)
+
+
+@lru_cache(maxsize=4096)
+def may_hold(op_type: str, domain: str, types: tuple[int, ...]) -> bool:
+    """Whether a node of this operator, in whatever version, can have an attribute of one of the ``types``.
+
+    Looking at a node's attributes costs more than all else that is asked of it, and most operators never hold a graph
+    or a tensor.  A node of onnx's own that holds one all the same does not pass onnx's checker.
+    """
+    try:
+        schema = onnx.defs.get_schema(op_type, domain)
+    except onnx.defs.SchemaError:
+        return True
+    return any(attribute.type.value in types for attribute in schema.attributes.values())  # type: ignore[attr-defined]
+
+
+def bodies(node: onnx.NodeProto) -> Sequence[onnx.GraphProto]:
     """The graphs inside a node (branches of If, bodies of Loop and Scan), only the next level."""
+    if not may_hold(node.op_type, node.domain, _GRAPHS):
+        return ()
+    found: list[onnx.GraphProto] = []
     for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
+        if attribute.type == AttributeProto.GRAPH:
+            found.append(attribute.g)
+        elif attribute.type == AttributeProto.GRAPHS:
+            found.extend(attribute.graphs)
+    return found
 
 
 def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
@@ -62,12 +86,13 @@ def _of_graph(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
 
 def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, onnx.TensorProto]]:
     for node in nodes:
-        name = next((name for name in node.output if name), node.name)
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield name, attribute.t
-            elif attribute.type == onnx.AttributeProto.TENSORS:
-                for tensor in attribute.tensors:
-                    yield name, tensor
+        if may_hold(node.op_type, node.domain, _TENSORS):
+            name = next((name for name in node.output if name), node.name)
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.TENSOR:
+                    yield name, attribute.t
+                elif attribute.type == AttributeProto.TENSORS:
+                    for tensor in attribute.tensors:
+                        yield name, tensor
         for body in bodies(node):
             yield from _of_graph(body)

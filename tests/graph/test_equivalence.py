@@ -14,9 +14,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnx_layermerge.errors import ModelError
-from onnx_layermerge.graph import _read, normalise, read
+from onnx_layermerge.graph import _read, load, normalise, read
 from onnx_layermerge.graph._equivalence import Uncheckable, Unrunnable, distance, reference, tolerance_of
 from onnx_layermerge.graph._normalise import FOLDING, Step
+from onnx_layermerge.graph._pack import Packed, pack
 from tests import zoo
 
 
@@ -236,3 +237,32 @@ def test_the_model_may_change_once_it_has_run_if_it_can_be_had_again() -> None:
     truth = reference(model, "m", [zoo.feeds_for(net)], again=again)
     assert not made and truth.check(model) is None and not made
     assert truth.check(scaled(model, 1.5)) is not None and len(made) == 1
+
+
+def test_the_packed_form_is_what_runs_and_the_model_where_that_does_not() -> None:
+    net, model = model_of()
+    feeds = zoo.feeds_for(net)
+    own, other = (reference(each, "m", [feeds]).wanted["r"] for each in (model, scaled(model, 1.5)))
+    assert not np.array_equal(own, other)
+    packed = reference(model, "m", [feeds], packed=pack(scaled(model, 1.5)))
+    np.testing.assert_array_equal(packed.wanted["r"], other)
+    broken = reference(model, "m", [feeds], packed=Packed(b"no model"))
+    np.testing.assert_array_equal(broken.wanted["r"], own)
+
+
+def test_a_prepared_model_is_held_against_the_file_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not against what loading made of it: where that computes something else, nothing is folded."""
+    net, _ = model_of(gain=2.0)
+    path = net.save(tmp_path / "m.onnx", "r")
+    assert read(path).steps
+    monkeypatch.setattr(_read, "load", lambda path: scaled(load(path), 1.5))
+    assert not read(path).steps
+
+
+@pytest.mark.parametrize("size", [_read._MOST_READ_BYTES, 10])
+def test_a_large_file_is_not_held_twice(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, _ = model_of(gain=2.0)
+    path = net.save(tmp_path / "m.onnx", "r")
+    monkeypatch.setattr(_read, "_MOST_READ_BYTES", size)
+    packed = _read._as_it_is(path, load(path))
+    assert (packed is not None) == (size > 10)

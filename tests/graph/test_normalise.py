@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_layermerge.graph import normalise, read
 from onnx_layermerge.graph._normalise import FOLDING
@@ -46,6 +47,18 @@ def test_each_step_folds_its_case_and_no_other_step_does(name: str) -> None:
     onnx.checker.check_model(ir.to_proto(network.model), full_check=True)
     assert_same(proto, network, net)
     assert kinds(prepared(proto, without=step)) != wanted or name == "constant nodes"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_tidy_step_leaves_nothing_that_nobody_reads(name: str) -> None:
+    build, _, _ = CASES[name]
+    net, output = build()
+    model = ir.from_proto(with_function(net, output) if build is function_of_its_own else net.proto(output))
+    assert any(step.tidy for step in FOLDING)
+    for step in FOLDING:
+        if step.apply(model) and step.tidy:
+            assert not RemoveUnusedNodesPass()(model).modified, step.name
+        RemoveUnusedNodesPass()(model)
 
 
 def test_weights_in_constant_nodes_are_lifted_before_they_are_folded() -> None:

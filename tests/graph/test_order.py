@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from onnx_layermerge.errors import ModelError
 from onnx_layermerge.graph import load, read
-from onnx_layermerge.graph._order import sort_nodes
+from onnx_layermerge.graph._order import _is_sorted, edges_of, sort_nodes
 from tests import zoo
 
 
@@ -93,6 +93,24 @@ def test_bodies_and_functions_are_sorted_and_what_they_read_comes_first(tmp_path
     model = load(tmp_path / "m.onnx")
     x = np.random.default_rng(1).standard_normal((1, 3, 4, 4)).astype(np.float32)
     np.testing.assert_array_equal(zoo.run(model, {"x": x})["y"], zoo.run(wanted, {"x": x})["y"])
+
+
+@pytest.mark.parametrize(
+    "edges",
+    [
+        ["x>a", "a>b", "b>c"],
+        ["a>b", "x>a"],
+        ["a>a"],
+        ["x>a", "x,>b,", "a,b>c"],  # an input and an output that are left out
+        ["x>a", "a>b", "x>a"],  # made twice
+        ["b>c", "x>b", "x>b"],
+    ],
+)
+def test_nodes_are_sorted_where_every_edge_leads_on(edges: list[str]) -> None:
+    halves = [[part.split(",") for part in edge.split(">")] for edge in edges]
+    nodes = [helper.make_node("Relu", sources, made) for sources, made in halves]
+    onward = all(source < place for place, sources in enumerate(edges_of(nodes)) for source in sources)
+    assert _is_sorted(nodes) == onward
 
 
 def test_a_cycle_is_refused_as_one_wherever_the_rest_stands(tmp_path: Path) -> None:

@@ -43,6 +43,15 @@ def test_what_is_known_is_not_asked_for_again() -> None:
     assert not infer_shapes(model)
 
 
+def test_values_of_one_shape_do_not_share_it() -> None:
+    model = bare("residual")
+    assert infer_shapes(model)
+    first, second = (node.outputs[0] for node in list(model.graph)[:2])
+    assert first.shape == second.shape and first.shape is not None
+    first.shape[0] = 77
+    assert second.shape is not None and second.shape[0] != 77
+
+
 def test_a_model_that_contradicts_itself_stays_as_it_is() -> None:
     net = zoo.Net()
     c = net.conv(net.input(shape=(1, 4, 8, 8)), "c")
