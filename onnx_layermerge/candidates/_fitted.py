@@ -7,8 +7,8 @@ from functools import lru_cache
 from math import prod
 
 from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, conv_from, name_of
+from onnx_layermerge.candidates._judged import judged_at
 from onnx_layermerge.candidates._kind import Fitted, Job, Weights
-from onnx_layermerge.candidates._site import site_of
 from onnx_layermerge.candidates._space import Space
 from onnx_layermerge.graph import Network, Region, Series
 
@@ -58,7 +58,7 @@ def _groups(space: Space) -> tuple[int, ...]:
 
 
 def _job(network: Network, candidate: Candidate) -> Job:
-    return Job(candidate.key, candidate.region.entry, candidate.stage, site_of(network, candidate))
+    return Job(candidate.key, candidate.region.entry, candidate.stage, judged_at(network, candidate))
 
 
 def _series(network: Network, candidate: Candidate, fit: Weights) -> Series:

@@ -20,8 +20,8 @@ __all__ = ["Fitted", "Given", "Job", "Kind", "Weights"]
 class Job:
     """One least-squares problem: patches of ``entry`` under ``stage``, judged at ``site``.
 
-    ``width`` channels of the entry are to stay (None: all); the weights are to have rank ``rank`` (None: any);
-    ``prior`` [C_out, D] are weights to stay near.
+    ``width`` channels of the entry are to stay (None: all), those of each ``unit`` neighbours together; the weights are
+    to have rank ``rank`` (None: any); ``prior`` [C_out, D] are weights to stay near.
     """
 
     key: str
@@ -31,6 +31,7 @@ class Job:
     width: int | None = None
     prior: np.ndarray | None = None
     rank: int | None = None
+    unit: int = 1
 
 
 class Weights(Protocol):

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, TILE, Candidate, Stage, conv_from, name_of
+from onnx_layermerge.candidates._judged import judged_at
 from onnx_layermerge.candidates._kind import Fitted, Job, Weights
-from onnx_layermerge.candidates._site import site_of
 from onnx_layermerge.candidates._space import Space
 from onnx_layermerge.graph import Network, Region, Series
 from onnx_layermerge.merge import Geometry
@@ -81,7 +81,7 @@ def _job(network: Network, candidate: Candidate) -> Job:
         weight = network.convs[region.convs[0]].weight
         prior = weight.reshape(len(weight), -1)
     dense = Stage(first.channels_in, last.channels_out, first.geometry)
-    return Job(candidate.key, region.entry, dense, site_of(network, candidate), prior=prior, rank=last.channels_in)
+    return Job(candidate.key, region.entry, dense, judged_at(network, candidate), prior=prior, rank=last.channels_in)
 
 
 def _series(network: Network, candidate: Candidate, fit: Weights) -> Series:

@@ -1,19 +1,24 @@
 """Width: the same convolutions with fewer channels between them.
 
-A *hidden* value is written by one dense convolution and read, behind channelwise operators only (activations,
-depthwise convolutions), by one dense convolution.  Its channels can be thinned out without anyone else noticing:
-which ones stay is decided by elimination (``fit/``), the reading convolution is fitted again to make up for the rest.
+A *hidden* value is written by one dense convolution and read, behind activations and convolutions in groups only, by
+one dense convolution.  Its channels can be thinned out without anyone else noticing: which ones stay is decided by
+elimination (``fit/``), the reading convolution is fitted again to make up for the rest.
+
+With u channels in and out of each group (1 where it is depthwise; of several convolutions the least common multiple),
+channels u·g … u·(g + 1) − 1 read and write nothing but each other from end to end.  They stay or go together, and what
+is left is the same map without those that went.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import lcm
 
 import onnx_ir as ir
 
 from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, TILE, Candidate, Stage, conv_from, name_of
+from onnx_layermerge.candidates._judged import judged_at
 from onnx_layermerge.candidates._kind import Fitted, Job, Weights
-from onnx_layermerge.candidates._site import site_of
 from onnx_layermerge.candidates._space import Space, geometry_of
 from onnx_layermerge.graph import Activation, Conv, Network, Region, Series, activation_of
 
@@ -23,16 +28,18 @@ EIGHTHS = (7, 6, 5, 4, 3, 2)
 
 
 def widths(network: Network, region: Region, space: Space) -> Iterator[Candidate]:
-    """Up to six widths for a region that is writer → channelwise operators → reader and nothing else."""
+    """Up to six widths for a region that is writer → what keeps groups apart → reader and nothing else."""
     path = _path(network, region)
     if path is None:
         return
     writer, reader = network.convs[region.convs[0]], network.convs[region.convs[-1]]
     full = writer.channels_out
+    unit = _unit(network, region)
+    tile = lcm(TILE, unit)
     hidden = str(network.order[region.convs[-1]].inputs[0].name)  # type: ignore[union-attr]
     seen: set[int] = set()
     for eighths in EIGHTHS:
-        width = max(TILE, round(full * eighths / 8 / TILE) * TILE)
+        width = max(tile, round(full * eighths / 8 / tile) * tile)
         if width >= full or width in seen:
             continue
         seen.add(width)
@@ -45,7 +52,7 @@ def widths(network: Network, region: Region, space: Space) -> Iterator[Candidate
                     channels_in=conv.channels_in if first else width,
                     channels_out=conv.channels_out if last else width,
                     geometry=geometry_of(conv),
-                    groups=1 if first or last else width,
+                    groups=1 if first or last else width * conv.groups // full,
                     activation=activation,
                 )
             )
@@ -68,7 +75,7 @@ def _path(network: Network, region: Region) -> list[tuple[int, int | None]] | No
     while position < region.stop:
         cell = network.cells.get(position)
         if position in network.convs:
-            between = len(path) > 1 and not _depthwise(network, path[-1][0])
+            between = len(path) > 1 and not _apart(network, path[-1][0])
             if network.order[position].inputs[0] is not value or between:
                 return None
             path.append((position, None))
@@ -90,9 +97,16 @@ def _path(network: Network, region: Region) -> list[tuple[int, int | None]] | No
     return path if dense and plain else None
 
 
-def _depthwise(network: Network, position: int) -> bool:
+def _apart(network: Network, position: int) -> bool:
+    """Whether its groups are those of what it reads and of what it writes."""
     conv = network.convs[position]
-    return conv.groups == conv.channels_in == conv.channels_out
+    return conv.groups > 1 and conv.channels_in == conv.channels_out
+
+
+def _unit(network: Network, region: Region) -> int:
+    """Channels of the hidden value that stay or go together."""
+    inner = (network.convs[position] for position in region.convs[1:-1])
+    return lcm(*(conv.channels_in // conv.groups for conv in inner))
 
 
 def _job(network: Network, candidate: Candidate) -> Job:
@@ -100,7 +114,8 @@ def _job(network: Network, candidate: Candidate) -> Job:
     reader, last = network.convs[candidate.region.convs[-1]], candidate.stage
     stage = Stage(reader.channels_in, last.channels_out, last.geometry)
     prior = reader.weight.reshape(len(reader.weight), -1)
-    return Job(candidate.key, candidate.hidden, stage, site_of(network, candidate), last.channels_in, prior)
+    site, unit = judged_at(network, candidate), _unit(network, candidate.region)
+    return Job(candidate.key, candidate.hidden, stage, site, last.channels_in, prior, unit=unit)
 
 
 def _series(network: Network, candidate: Candidate, fit: Weights) -> Series:

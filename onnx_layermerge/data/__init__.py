@@ -10,7 +10,7 @@ what it answers in ``_answers``, and which axis of an answer counts samples in `
 
 from __future__ import annotations
 
-from onnx_layermerge.data._answers import answers, same_answer, same_values
+from onnx_layermerge.data._answers import answers, constant_outputs, same_answer, same_values
 from onnx_layermerge.data._calibration import CACHE_BYTES, Calibration, load_calibration
 from onnx_layermerge.data._joined import Layout, gather, nothing_left
 from onnx_layermerge.data._mirrored import with_mirrored
@@ -32,6 +32,7 @@ __all__ = [
     "Range",
     "answers",
     "built_in_pictures",
+    "constant_outputs",
     "gather",
     "infer_range",
     "load_calibration",

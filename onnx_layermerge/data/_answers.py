@@ -7,48 +7,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_layermerge.data._calibration import Calibration
-from onnx_layermerge.data._joined import gather
+from onnx_layermerge.data._joined import Layout, gather
 from onnx_layermerge.data._specs import Arrays
 from onnx_layermerge.errors import DataError
 from onnx_layermerge.graph import Session
 
-__all__ = ["answers", "same_answer", "same_values"]
+__all__ = ["answers", "constant_outputs", "same_answer", "same_values"]
 
 PROBES = 64
 # Distance between two samples' values over their length, below which it is rounding.
 ROUNDING = 1e-6
+# Attributes through which a node reads values that are not its inputs.
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
-def answers(model: ir.Model, data: Calibration, batch: int, *, limit: int = PROBES) -> tuple[Arrays, int]:
-    """The outputs for at most ``limit`` of the samples, [N, …] by name, less those whose size depends on the data; N.
+def answers(
+    model: ir.Model, parts: Sequence[Calibration], batch: int, *, limit: int = PROBES
+) -> tuple[Arrays, Layout]:
+    """The outputs for at most ``limit`` samples of each of ``parts``, [N, …] by name, less those whose size depends on
+    the data, and how they were joined; of those that no input decides on no axis counts samples.
 
     Raises:
         DataError: a value among them is NaN or infinite; the message names the output and counts the batches.  Or the
             size of every output depends on the data.
     """
     session = Session(model)
-    taken = data.take(max(batch, min(limit, len(data))))
-    parts, layout = gather(session.run, taken.batches(batch))
+    taken = [part.take(max(batch, min(limit, len(part)))) for part in parts]
+    found, layout = gather(session.run, chain.from_iterable(part.batches(batch) for part in taken))
     for name in session.outputs:
-        bad = sum(_not_finite(part[name]) for part in parts)
+        bad = sum(_not_finite(part[name]) for part in found)
         if bad:
             raise DataError(
-                f"The model's output '{name}' is NaN or infinite in {bad} of {len(parts)} batches of {data.source}: "
-                "check the range of the samples, or repair the model."
+                f"The model's output '{name}' is NaN or infinite in {bad} of {len(found)} batches of "
+                f"{parts[0].source}: check the range of the samples, or repair the model."
             )
-    return layout.join(parts), layout.samples
+    return layout.join(found), layout.without(constant_outputs(model))
 
 
-def same_values(outputs: Mapping[str, np.ndarray], samples: int) -> tuple[str, ...]:
-    """Outputs with a row for each of two ``samples`` or more that are the same for all, up to rounding; of numbers."""
-    there = {name: values for name, values in outputs.items() if len(values) == samples > 1 and values.size}
-    return tuple(name for name, values in there.items() if values.dtype.kind in "biuf" and _alike(values))
+def constant_outputs(model: ir.Model) -> frozenset[str]:
+    """Names of the outputs that no value of an input decides on: constants, and what only sizes do."""
+    told = set(model.graph.inputs)
+    for node in model.graph:
+        nested = any(attribute.type in _GRAPHS for attribute in node.attributes.values())
+        if nested or (node.op_type not in ("Shape", "Size") and any(value in told for value in node.inputs)):
+            told.update(node.outputs)
+    return frozenset(str(value.name) for value in model.graph.outputs if value not in told)
+
+
+def same_values(outputs: Mapping[str, np.ndarray], layout: Layout) -> tuple[str, ...]:
+    """Joined outputs of numbers that are the same for all of two samples or more, up to rounding."""
+    if layout.samples < 2:
+        return ()
+    rows = layout.rows(outputs)
+    return tuple(name for name, values in rows.items() if values.dtype.kind in "biuf" and _alike(values))
 
 
 def same_answer(outputs: Mapping[str, np.ndarray]) -> float | None:

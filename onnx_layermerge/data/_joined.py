@@ -4,7 +4,8 @@ With n the samples of a batch and s the shape of an output, over all batches:
 
 1. s₀ = n: axis 0 counts samples, as it does in nearly all models.
 2. sₖ = n for a later axis, as in the [time, sample, class] of text recognition: that axis goes to the front.
-3. s₀ = c·n with one c: c rows for each sample.
+3. sₖ = c·n with one c, on axis 0 or behind axes of one: c rows for each sample, as where the boxes of all stand in one
+   list; that axis goes to the front.
 4. s is the same whatever n is: nothing counts samples, as in a constant or a mean over the batch.
 5. Anything else, as behind NonMaxSuppression or NonZero: the size depends on the data, and nothing can be compared.
 
@@ -14,8 +15,8 @@ any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,8 +31,8 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """The axis of each output that counts samples (None: none does), the outputs whose size depends on the data, and
-    how many samples there were in all."""
+    """The axis of each output that counts samples, or rows of them (None: none does), the outputs whose size depends on
+    the data, and how many samples there were in all."""
 
     axes: Mapping[str, int | None]
     varying: tuple[str, ...] = ()
@@ -47,6 +48,16 @@ class Layout:
             raise nothing_left(self.varying)
         found = {name: _concatenated(parts, name, 0, axis or 0) for name, axis in self.axes.items()}
         return {name: values for name, values in found.items() if values is not None}
+
+    def rows(self, outputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Of joined outputs, [samples, values] of each in which every sample has as many rows."""
+        counted = {name: values for name, values in outputs.items() if self.axes.get(name) is not None}
+        fitting = {name: values for name, values in counted.items() if values.size and not len(values) % self.samples}
+        return {name: values.reshape(self.samples, -1) for name, values in fitting.items()}
+
+    def without(self, names: Container[str]) -> Layout:
+        """The same where no axis counts samples in the outputs of these names."""
+        return replace(self, axes={name: None if name in names else axis for name, axis in self.axes.items()})
 
     def join_in_place(self, parts: Sequence[Arrays]) -> Arrays:
         """All batches with every axis where the model has it; varying outputs along axis 0, where that is possible."""
@@ -104,10 +115,14 @@ def _axis(seen: Sequence[tuple[int, Shape]]) -> int | None:
         alike = len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) == 1
         if alike and all(shape[axis] == count for count, shape in seen):
             return axis
-    if rank and len({shape[1:] for shape in shapes}) == 1:
-        rows = {divmod(shape[0], count) for count, shape in seen}
-        if len(rows) == 1 and rows.pop()[1] == 0:
-            return 0
+    # Batches of one size say nothing of a later axis: there a number of classes may be a multiple of theirs.
+    for axis in range(rank if len({count for count, _ in seen}) > 1 else min(rank, 1)):
+        if any(shape[:axis] != (1,) * axis for shape in shapes):
+            break
+        alike = len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) == 1
+        rows = {divmod(shape[axis], count) for count, shape in seen}
+        if alike and len(rows) == 1 and rows.pop()[1] == 0:
+            return axis
     return None if len(shapes) == 1 else _VARYING
 
 

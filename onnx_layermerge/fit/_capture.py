@@ -11,7 +11,7 @@ import numpy as np
 from onnx_layermerge.candidates import Job
 from onnx_layermerge.fit._eliminate import elimination_order
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
-from onnx_layermerge.fit._ridge import ALPHAS, NEAR_ALPHAS, Fit, Gram, Target, fit_conv
+from onnx_layermerge.fit._ridge import ALPHAS, NEAR_ALPHAS, Fit, Gram, Target, fit_conv, fit_ranks
 
 __all__ = ["fit_jobs", "rows_for"]
 
@@ -138,29 +138,44 @@ def _solve(
         gram = shared[1]
         skip = np.concatenate(samples.skips[job.key])[keep] if job.site.skip is not None else None
         target = Target(np.concatenate(samples.values[job.key])[keep], skip, job.site.low, job.site.high)
+        if job.key in fits:
+            continue
         if job.width is None:
             near = job.prior if prior is None else prior
             usual = ALPHAS if job.prior is None else NEAR_ALPHAS
-            fits[job.key] = fit_conv(gram, target, alphas=alphas or usual, prior=near, rank=job.rank)
+            same = [job, *(other for other in jobs if other is not job and _differ_in_rank(job, other))]
+            found = fit_ranks(gram, target, [other.rank for other in same], alphas=alphas or usual, prior=near)
+            fits |= {other.key: fit for other, fit in zip(same, found, strict=True)}
             continue
-        if (key, job.site) not in orders:
+        wanted = (key, job.site, job.unit)
+        if wanted not in orders:
             least = min(other.width for other in jobs if other.width is not None and other.site == job.site)
-            orders[key, job.site] = _order(gram, target, stage.channels_in, least)
-        fits[job.key] = _fit_width(gram, target, orders[key, job.site], job, alphas)
+            orders[wanted] = _order(gram, target, stage.channels_in // job.unit, least // job.unit)
+        fits[job.key] = _fit_width(gram, target, orders[wanted], job, alphas)
     return {key: replace(fit, images=samples.seen) for key, fit in fits.items()}
 
 
-def _order(gram: Gram, target: Target, channels: int, least: int) -> np.ndarray:
-    """Elimination order of the entry's channels for this target."""
+def _differ_in_rank(one: Job, other: Job) -> bool:
+    """Whether one solution serves both, once with fewer directions than once."""
+    if one.rank is None or other.rank is None or (one.site, one.stage) != (other.site, other.stage):
+        return False
+    if one.prior is None or other.prior is None:
+        return one.prior is other.prior
+    return np.array_equal(one.prior, other.prior)
+
+
+def _order(gram: Gram, target: Target, units: int, least: int) -> np.ndarray:
+    """Elimination order of the entry's channels for this target, in ``units`` of as many neighbours each."""
     plain = target.value if target.skip is None else target.value - target.skip
     weight, _ = gram.solve(gram.cross(plain[None, : len(plain) - gram.held_out]), ORDER_ALPHA)
-    return elimination_order(gram.matrix[0], weight[0], float(gram.ridge(ORDER_ALPHA)[0, 0, 0]), channels, least)
+    return elimination_order(gram.matrix[0], weight[0], float(gram.ridge(ORDER_ALPHA)[0, 0, 0]), units, least)
 
 
 def _fit_width(gram: Gram, target: Target, order: np.ndarray, job: Job, alphas: Sequence[float] | None) -> Fit:
     """Fit on the ``width`` channels that are eliminated last, near the weights that read them before."""
-    channels = job.stage.channels_in
-    kept = np.sort(order[channels - (job.width or channels) :])
+    channels, unit = job.stage.channels_in, job.unit
+    units = np.sort(order[(channels - (job.width or channels)) // unit :])
+    kept = (units[:, None] * unit + np.arange(unit)).ravel()
     size = gram.rows.shape[2] // channels
     columns = (kept[:, None] * size + np.arange(size)).ravel()
     prior = None if job.prior is None else job.prior[:, columns].astype(np.float64)

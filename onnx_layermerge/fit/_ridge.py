@@ -13,7 +13,12 @@ eigenvalue of
 
     Ŵᵀ (A + λI) Ŵ = Ŵᵀ (B + λW0) = (LᵀŴ)ᵀ(LᵀŴ),   L Lᵀ = A + λI,
 
-the right singular vectors of LᵀŴ (reduced-rank regression: Izenman 1975; Eckart & Young for the metric A + λI).
+the right singular vectors of LᵀŴ (reduced-rank regression: Izenman 1975; Eckart & Young for the metric A + λI).  The
+rounds behind Clip keep V and solve for Ŵ V alone, which has r columns.
+
+Of few rows X [R, D] it is the R × R matrix that is solved with (Woodbury), for any Z [D, O]:
+
+    (XᵀX/R + λI)⁻¹ Z = (Z − Xᵀ (XXᵀ + λR I)⁻¹ X Z) / λ.
 
 α is chosen among ``ALPHAS`` by the error on held-out images.  A and B are summed in float64 over float32 patches.
 Groups of channels are independent problems of one size, solved side by side: arrays carry a leading axis [G].
@@ -23,11 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-__all__ = ["ALPHAS", "NEAR_ALPHAS", "Fit", "Gram", "Target", "fit_conv"]
+__all__ = ["ALPHAS", "NEAR_ALPHAS", "Fit", "Gram", "Target", "fit_conv", "fit_ranks"]
 
 ALPHAS = (1e-3, 1e-2, 1e-1)
 # Towards weights that already work a strong ridge costs little and keeps a fit from learning its images by heart.
@@ -35,6 +41,8 @@ NEAR_ALPHAS = (1e-2, 1e-1, 1.0)
 ROUNDS = 4
 # Fewer rows per unknown than this and only the strongest ridge is trusted.
 FEW_ROWS = 5
+# With so many times as many columns as rows, solving by rows costs less.
+FEW_AGAINST_COLUMNS = 3
 _CHUNK = 4096
 
 
@@ -80,13 +88,28 @@ class Gram:
     rows: np.ndarray
     held_out: int
     mean: np.ndarray = field(init=False)
-    matrix: np.ndarray = field(init=False)
     _factors: dict[float, object] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.mean = self.fitted.mean(axis=1, keepdims=True, dtype=np.float64)
         self.rows -= self.mean.astype(np.float32)
-        self.matrix = _summed(self.fitted, self.fitted)
+
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """A [G, D, D]."""
+        return _summed(self.fitted, self.fitted)
+
+    @cached_property
+    def by_rows(self) -> bool:
+        """Whether the rows are so few that A is not needed for solving."""
+        return bool(self.rows.shape[2] > FEW_AGAINST_COLUMNS * self.fitted.shape[1])
+
+    @cached_property
+    def power(self) -> np.ndarray:
+        """The mean of A's diagonal, [G]."""
+        if self.by_rows:
+            return np.array([np.square(group, dtype=np.float64).mean() for group in self.fitted])
+        return np.asarray(np.trace(self.matrix, axis1=1, axis2=2) / self.matrix.shape[1])
 
     @property
     def fitted(self) -> np.ndarray:
@@ -100,8 +123,9 @@ class Gram:
         """The same rows with some of the columns (one group only)."""
         part = Gram.__new__(Gram)
         part.rows, part.held_out = np.ascontiguousarray(self.rows[:, :, columns]), self.held_out
-        part.mean, part.matrix = self.mean[:, :, columns], self.matrix[:, columns[:, None], columns]
-        part._factors = {}
+        part.mean, part._factors = self.mean[:, :, columns], {}
+        if "matrix" in vars(self) and not part.by_rows:
+            part.matrix = self.matrix[:, columns[:, None], columns]
         return part
 
     def apply(self, weight: np.ndarray, bias: np.ndarray, part: slice) -> np.ndarray:
@@ -121,41 +145,65 @@ class Gram:
         moments: tuple[np.ndarray, np.ndarray],
         alpha: float,
         prior: np.ndarray | None = None,
-        rank: int | None = None,
+        within: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """W [G, D, O] and b [G, 1, O] from the moments of :meth:`cross`; ``prior`` [G, D, O] is W0.
 
-        With ``rank`` the W of each group has that rank, or less.
+        With ``within``, orthonormal V [G, O, r], W is the best of the form W V Vᵀ.
         """
-        cross, tau = moments
-        cross = cross if prior is None else cross + self.ridge(alpha) * prior
-        weight = self._solve(alpha, cross)
-        if rank is not None and rank < weight.shape[2]:
-            _, vectors = np.linalg.eigh(np.matmul(weight.transpose(0, 2, 1), cross))
-            main = vectors[:, :, -rank:]
-            weight = np.matmul(np.matmul(weight, main), main.transpose(0, 2, 1))
+        cross, tau = self._pulled(moments, alpha, prior), moments[1]
+        if within is None:
+            weight = self._solve(alpha, cross)
+        else:
+            weight = np.matmul(self._solve(alpha, np.matmul(cross, within)), within.transpose(0, 2, 1))
         return weight, tau - np.matmul(self.mean, weight)
+
+    def directions(
+        self, moments: tuple[np.ndarray, np.ndarray], alpha: float, prior: np.ndarray | None, weight: np.ndarray
+    ) -> np.ndarray:
+        """All of V [G, O, O], the most important column last, for the ``weight`` Ŵ that :meth:`solve` gave."""
+        product = np.matmul(weight.transpose(0, 2, 1), self._pulled(moments, alpha, prior))
+        vectors: np.ndarray = np.linalg.eigh(product)[1]
+        return vectors
 
     def ridge(self, alpha: float) -> np.ndarray:
         """λ [G, 1, 1]."""
-        diagonal = np.trace(self.matrix, axis1=1, axis2=2) / self.matrix.shape[1]
         # A constant entry has no variance; any positive ridge then gives W = W0, b = τ − Wᵀμ.
-        return np.where(diagonal > 0, alpha * diagonal, 1.0)[:, None, None]
+        return np.where(self.power > 0, alpha * self.power, 1.0)[:, None, None]
+
+    def _pulled(
+        self, moments: tuple[np.ndarray, np.ndarray], alpha: float, prior: np.ndarray | None
+    ) -> np.ndarray:
+        """B + λW0."""
+        cross = moments[0]
+        return cross if prior is None else cross + self.ridge(alpha) * prior
 
     def _solve(self, alpha: float, cross: np.ndarray) -> np.ndarray:
+        """(A + λI)⁻¹ of ``cross``."""
         if alpha not in self._factors:
-            matrix = self.matrix + self.ridge(alpha) * np.eye(self.matrix.shape[1])
-            # One large system: Cholesky.  Many small ones: a batched inverse costs less than a loop over factors.
-            self._factors[alpha] = (
-                cho_factor(matrix[0], lower=True, overwrite_a=True, check_finite=False)
-                if len(matrix) == 1
-                else np.linalg.inv(matrix)
-            )
+            self._factors[alpha] = self._factor(alpha)
         factor = self._factors[alpha]
+        if isinstance(factor, list):
+            ridge, rows = self.ridge(alpha), self.fitted.astype(np.float64)
+            parts = zip(factor, np.matmul(rows, cross), strict=True)
+            inner = np.stack([cho_solve(each, part, check_finite=False) for each, part in parts])
+            return np.asarray((cross - np.matmul(rows.transpose(0, 2, 1), inner)) / ridge)
         if isinstance(factor, tuple):
-            solved: np.ndarray = cho_solve(factor, cross[0])[None]
-            return solved
+            return np.asarray(cho_solve(factor, cross[0], check_finite=False))[None]
         return np.asarray(np.matmul(np.asarray(factor), cross))
+
+    def _factor(self, alpha: float) -> object:
+        """A Cholesky factor of A + λI, a list of those of XXᵀ + λR I, or (A + λI)⁻¹."""
+        ridge = self.ridge(alpha)
+        if self.by_rows:
+            rows = self.fitted.astype(np.float64)
+            square = np.matmul(rows, rows.transpose(0, 2, 1)) + ridge * rows.shape[1] * np.eye(rows.shape[1])
+            return [cho_factor(each, lower=True, check_finite=False) for each in square]
+        matrix = self.matrix + ridge * np.eye(self.matrix.shape[1])
+        # One large system: Cholesky.  Many small ones: a batched inverse costs less than a loop over factors.
+        if len(matrix) == 1:
+            return cho_factor(matrix[0], lower=True, overwrite_a=True, check_finite=False)
+        return np.linalg.inv(matrix)
 
 
 def _summed(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -181,6 +229,18 @@ def fit_conv(
     Raises:
         ValueError: groups do not divide the target's channels, or there is no ridge strength.
     """
+    return fit_ranks(gram, target, (rank,), alphas=alphas, prior=prior)[0]
+
+
+def fit_ranks(
+    gram: Gram,
+    target: Target,
+    ranks: Sequence[int | None],
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    prior: np.ndarray | None = None,
+) -> list[Fit]:
+    """:func:`fit_conv` for each of ``ranks``, which share most of the work."""
     groups, channels = len(gram.rows), target.value.shape[1]
     if channels % groups or not alphas:
         raise ValueError(f"{groups} groups, {channels} channels, ridge strengths {alphas}")
@@ -191,15 +251,29 @@ def fit_conv(
     plain = value[:, kept] if skip is None else value[:, kept] - skip[:, kept]
     trusted = alphas if gram.rows_per_unknown >= FEW_ROWS else alphas[-1:]
     moments = gram.cross(plain)
-    solutions = {alpha: gram.solve(moments, alpha, near, rank) for alpha in trusted}
-    errors = {alpha: _held_out(gram, value, skip, target, *solution) for alpha, solution in solutions.items()}
-    alpha = min(errors, key=lambda each: errors[each])
-    weight, bias = solutions[alpha]
-    if np.isfinite(target.low) or np.isfinite(target.high):
-        weight, bias = _forgive(gram, value[:, kept], skip, target, alpha, near, rank, weight, bias)
-    error = _held_out(gram, value, skip, target, weight, bias)
-    flat = weight.transpose(0, 2, 1).reshape(channels, -1)
-    return Fit(flat, bias.reshape(-1), error, alpha, gram.rows_per_unknown)
+    full = {alpha: gram.solve(moments, alpha, near)[0] for alpha in trusted}
+    bases: dict[float, np.ndarray] = {}
+    fits = []
+    for rank in ranks:
+        low = rank is not None and rank < channels // groups
+        if low and not bases:
+            bases = {alpha: gram.directions(moments, alpha, near, weight) for alpha, weight in full.items()}
+        within = {alpha: basis[:, :, -(rank or 0) :] for alpha, basis in bases.items()} if low else {}
+        solutions = {}
+        for alpha, weight in full.items():
+            if low:
+                weight = np.matmul(np.matmul(weight, within[alpha]), within[alpha].transpose(0, 2, 1))
+            solutions[alpha] = weight, moments[1] - np.matmul(gram.mean, weight)
+        errors = {alpha: _held_out(gram, value, skip, target, *solution) for alpha, solution in solutions.items()}
+        alpha = min(errors, key=lambda each: errors[each])
+        weight, bias = solutions[alpha]
+        if np.isfinite(target.low) or np.isfinite(target.high):
+            start = weight, bias
+            weight, bias = _forgive(gram, value[:, kept], skip, target, alpha, near, within.get(alpha), start)
+        error = _held_out(gram, value, skip, target, weight, bias)
+        flat = weight.transpose(0, 2, 1).reshape(channels, -1)
+        fits.append(Fit(flat, bias.reshape(-1), error, alpha, gram.rows_per_unknown))
+    return fits
 
 
 def _grouped(values: np.ndarray, groups: int) -> np.ndarray:
@@ -215,11 +289,11 @@ def _forgive(
     target: Target,
     alpha: float,
     near: np.ndarray | None,
-    rank: int | None,
-    weight: np.ndarray,
-    bias: np.ndarray,
+    within: np.ndarray | None,
+    start: tuple[np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Further rounds with the targets moved to where the activation forgives."""
+    weight, bias = start
     kept = slice(0, value.shape[1])
     below, above = value <= target.low, value >= target.high
     for _ in range(ROUNDS - 1):
@@ -228,7 +302,7 @@ def _forgive(
             guess += skip[:, kept]
         moved = np.where(below, np.minimum(guess, target.low), np.where(above, np.maximum(guess, target.high), value))
         moments = gram.cross(moved if skip is None else moved - skip[:, kept])
-        weight, bias = gram.solve(moments, alpha, near, rank)
+        weight, bias = gram.solve(moments, alpha, near, within)
     return weight, bias
 
 

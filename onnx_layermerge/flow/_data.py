@@ -18,6 +18,7 @@ from onnx_layermerge.data import (
     Calibration,
     ImageOptions,
     InputSpec,
+    Layout,
     Range,
     answers,
     built_in_pictures,
@@ -120,9 +121,8 @@ def open_samples(
         fit, validation = data, open_data(prepared, val, options, samples, seed)
         digest += "+" + validation.digest()
     warnings = data.warnings if val is None else (*data.warnings, *validation.warnings)
-    found = [answers(prepared.network.model, part, prepared.batch) for part in (fit, validation)]
-    (first, count), (second, more) = found
-    warnings += _unsaid(prepared, _both(first, second), count + more, data.source)
+    # Together: a size that depends on the data may show only between the two.
+    warnings += _unsaid(prepared, *answers(prepared.network.model, (fit, validation), prepared.batch), data.source)
     for part in (fit,) if val is None else (fit, validation):
         warnings += _doubts(prepared, part)
     whole = data if val is None else None
@@ -135,9 +135,9 @@ def left_out(names: Sequence[str], outputs: Mapping[str, object]) -> tuple[str, 
     return (VARYING.format(names=_listed(missing)),) if missing else ()
 
 
-def says_nothing(outputs: Mapping[str, np.ndarray], samples: int) -> tuple[str, ...]:
-    """A warning where floating outputs are the same for all ``samples``."""
-    dead = [name for name in same_values(outputs, samples) if np.issubdtype(outputs[name].dtype, np.floating)]
+def says_nothing(outputs: Mapping[str, np.ndarray], layout: Layout) -> tuple[str, ...]:
+    """A warning where floating outputs, joined as ``layout`` says, are the same for all samples."""
+    dead = [name for name in same_values(outputs, layout) if np.issubdtype(outputs[name].dtype, np.floating)]
     return (DEAD.format(names=_listed(dead)),) if dead else ()
 
 
@@ -145,22 +145,16 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _both(fit: Mapping[str, np.ndarray], validation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Outputs of both parts, where they can be compared in each."""
-    there = {name: (fit[name], validation[name]) for name in fit if name in validation}
-    return {name: np.concatenate(pair) for name, pair in there.items() if len({each.shape[1:] for each in pair}) == 1}
-
-
-def _unsaid(prepared: Prepared, outputs: Mapping[str, np.ndarray], samples: int, source: str) -> tuple[str, ...]:
-    """Warnings about outputs [``samples``, …] from which nothing is learned.
+def _unsaid(prepared: Prepared, outputs: Mapping[str, np.ndarray], layout: Layout, source: str) -> tuple[str, ...]:
+    """Warnings about outputs from which nothing is learned.
 
     Raises:
         DataError: that is so of all of them, constants aside, and they are not labels alone; or none can be compared.
     """
     if not outputs:
         raise nothing_left(prepared.network.outputs)
-    dead, warnings = same_values(outputs, samples), says_nothing(outputs, samples)
-    if warnings and len(dead) == sum(len(values) == samples for values in outputs.values()):
+    dead, warnings = same_values(outputs, layout), says_nothing(outputs, layout)
+    if warnings and len(dead) == len(layout.rows(outputs)):
         raise DataError(ALL_DEAD.format(names=_listed(dead), source=source))
     return left_out(prepared.network.outputs, outputs) + warnings
 
@@ -214,8 +208,8 @@ def _pictures(prepared: Prepared, options: ImageOptions, samples: int, seed: int
         if told.options is None:
             return None, RANGE_UNKNOWN.format(input=spec.name, why=told.why)
         fit, validation = pictures.samples(spec, told.options, samples, seed)
-        outputs, count = answers(prepared.network.model, validation, prepared.batch)
-        unsaid = _unsaid(prepared, outputs, count, validation.source)
+        outputs, layout = answers(prepared.network.model, (validation,), prepared.batch)
+        unsaid = _unsaid(prepared, outputs, layout, validation.source)
     except DataError as error:
         return None, f"built-in pictures do not fit: {error}"
     warnings: tuple[str, ...] = (PICTURES.format(count=len(fit) + len(validation), name=told.name, why=told.why),)

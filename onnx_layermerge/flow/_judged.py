@@ -84,8 +84,8 @@ def judges(
     if decode is not None:
         if data is None:
             raise UsageError("--decoder compares detections on data; give --calib too.")
-        for feeds in islice(data.batches(prepared.batch), 1):
-            decode.check(Session(prepared.network.model).run(feeds))
+        # As it gets them in the end: with samples in front, and none whose size depends on the data.
+        decode.check(collect(Session(prepared.network.model).run, islice(data.batches(prepared.batch), 1)))
     if metric is None:
         return Judges(decoder=decode)
     progress("read", 0, 1, "the metric of the original")

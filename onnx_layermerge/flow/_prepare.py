@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnx_layermerge.candidates import METHODS, Candidate, cost_macs, enumerate_candidates
+from onnx_layermerge.data import constant_outputs
 from onnx_layermerge.errors import ModelError, UsageError
-from onnx_layermerge.graph import InputInfo, Network, Refusal, bind_shapes, read, trace_shapes
+from onnx_layermerge.graph import InputInfo, Network, Refusal, Session, bind_shapes, random_feeds, read, trace_shapes
 from onnx_layermerge.latency import EngineOptions
 
 __all__ = ["Prepared", "Progress", "bind_usual", "check_speedup", "data_batch", "prepare", "quiet", "usual_shapes"]
@@ -17,6 +18,7 @@ Progress = Callable[[str, int, int, str], None]
 
 # More arithmetic than this times the original's cannot be made up for by fewer launches on any device.
 MOST_MACS = 16.0
+USUAL_BATCH = 16
 
 
 def quiet(stage: str, done: int, total: int, what: str) -> None:
@@ -35,21 +37,38 @@ class Prepared:
     refusals: tuple[Refusal, ...]
 
 
-def data_batch(network: Network) -> int:
+def data_batch(network: Network, bound: Mapping[str, tuple[int, ...]]) -> int:
     """Samples to run at once: the model's own batch size where it is fixed, else 16.
 
-    Where only an output says so (a Reshape to a fixed size inside), that counts as well.
+    Where an output has a fixed first axis that is computed, 1 comes first, so that each sample has an output of its
+    own; then 16, if the model takes as many; then that size itself, for a Reshape inside may ask for it.  ``bound``
+    gives the other sizes of the inputs.
 
     Raises:
         ModelError: the inputs contradict each other.
     """
     fixed = {info.shape[0] for info in network.inputs if info.shape and isinstance(info.shape[0], int)}
-    written = [value.shape[0] for value in network.model.graph.outputs if value.shape]
-    if not fixed and any(isinstance(size, int) for size in written):
-        return min(size for size in written if isinstance(size, int))
     if len(fixed) > 1:
         raise ModelError(f"the inputs count their samples differently (first axes {sorted(fixed)}); export one axis.")
-    return fixed.pop() if fixed else 16
+    if fixed:
+        return fixed.pop()
+    constant = constant_outputs(network.model)
+    computed = [value for value in network.model.graph.outputs if value.shape and value.name not in constant]
+    written = {value.shape[0] for value in computed if value.shape and isinstance(value.shape[0], int)}
+    if not written:
+        return USUAL_BATCH
+    tries = [*sorted(written & {1}), USUAL_BATCH, *sorted(written)]
+    session = Session(network.model, once=True)
+    return next((size for size in tries if _takes(session, network, bound, size)), min(written))
+
+
+def _takes(session: Session, network: Network, bound: Mapping[str, tuple[int, ...]], size: int) -> bool:
+    """Whether the model runs on ``size`` samples."""
+    try:
+        session.run(random_feeds(network.inputs, {name: (size, *shape[1:]) for name, shape in bound.items()}))
+    except Exception:  # onnxruntime's exceptions share no public base class
+        return False
+    return True
 
 
 def prepare(
@@ -78,7 +97,7 @@ def prepare(
     found, refusals = enumerate_candidates(network, kinds=METHODS[method])
     candidates = tuple(candidate for candidate in found if _worth_timing(network, candidate, traced))
     progress("read", 1, 1, f"{len(candidates)} candidates")
-    return Prepared(network, bound, traced, data_batch(network), candidates, refusals)
+    return Prepared(network, bound, traced, data_batch(network, bound), candidates, refusals)
 
 
 def usual_shapes(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_layermerge.data import Calibration, ImageOptions, gather
+from onnx_layermerge.data import Calibration, ImageOptions, constant_outputs, gather
 from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.flow._data import left_out, open_data, says_nothing
 from onnx_layermerge.flow._prepare import Prepared, Progress, bind_usual, data_batch, quiet
@@ -24,6 +24,7 @@ from onnx_layermerge.graph import (
     write,
     write_bytes,
 )
+from onnx_layermerge.importance import collect
 from onnx_layermerge.latency import EngineOptions, open_backend
 from onnx_layermerge.latency.backends.tensorrt import cast
 from onnx_layermerge.verify import (
@@ -116,10 +117,11 @@ def verify(
         data, size = opened_data
         parts, layout = gather(Session(first.model).run, data.batches(size))
         answered = layout.join(parts)
-        warnings = left_out(first.outputs, answered) + says_nothing(answered, layout.samples)
+        layout = layout.without(constant_outputs(first.model))
+        warnings = left_out(first.outputs, answered) + says_nothing(answered, layout)
     if metric is not None:
         progress("verify", 0, 2, "the metric of the original")
-    measured = None if metric is None else metric_of(metric, first, data_batch(first))
+    measured = None if metric is None else metric_of(metric, first, data_batch(first, bound))
     progress("verify", 0, 2, "timing both models in turn")
     ratio, _ = measured_speedup(
         opened, first.model, second.model, bound, sessions=3, cap_s=30.0, target_half_width=0.005, seed=seed
@@ -157,11 +159,12 @@ def _opened(
         DataError: the data do not fill even one batch.
         UsageError: ``decoder`` fails on the outputs of that batch.
     """
-    prepared = Prepared(network, bound, {}, data_batch(network), (), ())
+    prepared = Prepared(network, bound, {}, data_batch(network, bound), (), ())
     data = open_data(prepared, calib, images, samples, seed)
     feeds = next(data.batches(prepared.batch), None)
     if decoder is not None and feeds is not None:
-        decoder.check(Session(network.model).run(feeds))
+        # As it gets them in the end: with samples in front, and none whose size depends on the data.
+        decoder.check(collect(Session(network.model).run, [feeds]))
     return data, prepared.batch
 
 

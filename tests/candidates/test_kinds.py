@@ -138,6 +138,56 @@ def test_widths_thin_out_what_lies_between_two_dense_convolutions() -> None:
     ]
 
 
+def grouped(*groups: int, wide: int = 32) -> zoo.Net:
+    """1×1 to ``wide`` channels, a 3×3 in each number of ``groups``, 1×1 to 5 as "last"."""
+    net = zoo.Net(seed=2)
+    value = net.relu(net.conv(net.input(), "first", wide, 1), "r")
+    for number, count in enumerate(groups):
+        value = net.relu(net.conv(value, f"g{number}", groups=count), f"r{number}")
+    net.conv(value, "last", 5, 1)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("net", "wanted"),
+    [
+        (grouped(8), {24: (6,), 16: (4,), 8: (2,)}),
+        (grouped(2), {16: (1,)}),
+        # 4 and 2 to a group: what goes, goes by the four.
+        (grouped(8, 16), {24: (6, 12), 16: (4, 8), 8: (2, 4)}),
+        # 2 and 3 to a group: by the six, and in tiles of eight.
+        (grouped(24, 16, wide=48), {24: (12, 8)}),
+        (grouped(2, wide=12), {}),
+    ],
+)
+def test_of_a_convolution_in_groups_whole_groups_go(net: zoo.Net, wanted: dict[int, tuple[int, ...]]) -> None:
+    found = offered(net.network("last"), "width").values()
+    assert {each.stage.channels_in: tuple(s.groups for s in each.stages[1:-1]) for each in found} == wanted
+
+
+@pytest.mark.parametrize("groups", [(8,), (8, 16), (32, 8)])
+def test_without_groups_that_nothing_reads_the_function_is_the_same(groups: tuple[int, ...]) -> None:
+    net = grouped(*groups)
+    kept = np.array([8, 9, 10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25, 26, 27])
+    net.weights["last.w"][:, np.setdiff1d(np.arange(32), kept)] = 0
+    network = net.network("last")
+    (candidate,) = (each for each in offered(network, "width").values() if each.stage.channels_in == 16)
+    weight, bias = net.weights["last.w"].reshape(5, 32), net.weights["last.b"]
+    wanted = zoo.run(net.proto("last"), zoo.feeds_for(net))["last"]
+    fit = Fit(weight[:, kept].astype(np.float64), bias.astype(np.float64), 0.0, 1.0, 1.0, kept=kept)
+    model = extract(network.model, ["x"], ["last"])
+    splice(model.graph, candidate.region.entry, candidate.region.exit, series_of(network, candidate, fit), "olm/0")
+    sweep(model)
+    np.testing.assert_allclose(zoo.run(model, zoo.feeds_for(net))["last"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_of_other_widths_in_and_out_are_left_alone() -> None:
+    net = zoo.Net()
+    value = net.relu(net.conv(net.input(), "first", 32, 1), "r")
+    net.conv(net.relu(net.conv(value, "g", 64, groups=8), "rg"), "last", 5, 1)
+    assert not offered(net.network("last"), "width")
+
+
 def test_no_width_where_someone_else_reads_or_a_convolution_is_grouped() -> None:
     net = zoo.Net()
     hidden = net.relu(net.conv(net.input(), "c1", 32), "r1")

@@ -9,7 +9,17 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_layermerge.data import Calibration, InputSpec, _memory, answers, load_calibration, same_answer, same_values
+from onnx_layermerge.data import (
+    Calibration,
+    InputSpec,
+    Layout,
+    _memory,
+    answers,
+    constant_outputs,
+    load_calibration,
+    same_answer,
+    same_values,
+)
 from onnx_layermerge.errors import DataError
 from tests import zoo
 
@@ -28,11 +38,11 @@ def logs() -> ir.Model:
 
 def test_answers_are_those_of_the_model() -> None:
     values = np.random.default_rng(0).uniform(1, 2, (10, 3, 4, 4))
-    found, count = answers(logs(), data(values), 4)
+    found, layout = answers(logs(), [data(values)], 4)
     np.testing.assert_allclose(found["y"], np.log(values), rtol=1e-5, atol=1e-6)
-    assert count == len(values)
-    few, count = answers(logs(), data(values), 2, limit=6)
-    assert len(few["y"]) == count == 6
+    assert layout.samples == len(values)
+    few, layout = answers(logs(), [data(values), data(values[:3])], 2, limit=6)
+    assert len(few["y"]) == layout.samples == 9
 
 
 @pytest.mark.parametrize("bad", [-1.0, 0.0])
@@ -40,7 +50,7 @@ def test_one_that_is_no_number_is_an_error(bad: float) -> None:
     values = np.ones((10, 3, 4, 4))
     values[7, 0, 0, 0] = bad
     with pytest.raises(DataError, match="output 'y' is NaN or infinite in 1 of 3 batches"):
-        answers(logs(), data(values), 4)
+        answers(logs(), [data(values)], 4)
 
 
 def test_the_share_of_the_commonest_answer() -> None:
@@ -108,12 +118,30 @@ def test_the_same_values_for_all_samples_are_noticed_up_to_rounding() -> None:
         "zero": np.zeros((6, 2), np.float32),
         "same": same * (1 + 1e-8 * noise),
         "faint": same + 0.001 * noise,
-        # One value for each of two batches, and many: nothing counts samples.
-        "constant": np.ones(2, np.float32),
-        "anchors": np.ones((200, 2), np.float32),
         "words": np.array(["cat"] * 6),
+        # Two rows a sample: the same two, and the one then the other for all.
+        "rows": np.tile(noise[0], (6, 1)),
+        "row": np.repeat(noise[0, :2], 6, axis=0),
+        # Of as many rows, but none of them a sample's.
+        "anchors": np.ones((12, 2), np.float32),
     }
-    assert same_values(outputs, 6) == ("zero", "same")
+    layout = Layout(dict.fromkeys(outputs, 0) | {"anchors": None}, samples=6)
+    assert same_values(outputs, layout) == ("zero", "same", "rows")
     late = np.zeros((6, 2), np.float32)
     late[5, 1] = 1e-3
-    assert same_values({"late": late}, 6) == () and same_values({"one": late[:1]}, 1) == ()
+    assert same_values({"late": late}, Layout({"late": 0}, samples=6)) == ()
+    assert same_values({"one": late[:1]}, Layout({"one": 0}, samples=1)) == ()
+
+
+def test_an_output_that_no_input_decides_on_is_told_from_one_that_says_the_same() -> None:
+    """Of the four only one is of values: the others are a constant, what makes one of it, and a size."""
+    net = zoo.Net()
+    x = net.input("x", SPEC.shape)
+    anchors = net.node("Identity", net.constant("a.w", np.ones((8, 2), np.float32)), name="anchors")
+    shape = net.node("Shape", x, name="shape")
+    size = net.node("Cast", shape, name="size", to=1)
+    nothing = net.node("Mul", x, net.constant("zero", np.zeros(1, np.float32)), name="nothing")
+    model = ir.from_proto(net.proto(anchors, net.relu(anchors, "more"), size, nothing))
+    assert constant_outputs(model) == {"anchors", "more", "size"}
+    _, layout = answers(model, [data(np.random.default_rng(0).standard_normal((8, 3, 4, 4)))], 8)
+    assert layout.axes == {"anchors": None, "more": None, "size": None, "nothing": 0}

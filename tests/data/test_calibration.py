@@ -37,6 +37,7 @@ def test_the_public_names() -> None:
         "Range",
         "answers",
         "built_in_pictures",
+        "constant_outputs",
         "gather",
         "infer_range",
         "load_calibration",

@@ -89,6 +89,18 @@ def test_several_rows_a_sample_stay_in_order(size: int, count: int) -> None:
     np.testing.assert_array_equal(joined(lambda x: x.reshape(-1, 4), size, count), VALUES[:count].reshape(-1, 4))
 
 
+def test_the_rows_of_all_samples_in_one_list_behind_an_axis_of_one() -> None:
+    """[1, 3·N, 4]; a last batch of fewer, or smaller ones that are tried, tell it from a list of any size."""
+    for size, count in ((8, 29), (7, 28)):
+        found = joined(lambda x: x.reshape(1, -1, 4), size, count)
+        np.testing.assert_array_equal(found, VALUES[:count].reshape(-1, 1, 4))
+    parts, layout = gather(runner(lambda x: x.reshape(1, -1, 4)), batches(8))
+    assert layout.axes == {"y": 1}
+    np.testing.assert_array_equal(layout.join_in_place(parts)["y"], VALUES.reshape(1, -1, 4))
+    rows = layout.rows(layout.join(parts))
+    np.testing.assert_array_equal(rows["y"], VALUES.reshape(len(VALUES), -1))
+
+
 @pytest.mark.parametrize("size", [7, 8])
 def test_constants_and_means_over_the_batch_stay_what_they_are(size: int) -> None:
     assert joined(lambda x: np.ones(5), size, 28).shape == (5 * 4,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_layermerge.fit import Gram, Job, Target, fit_conv, fit_jobs
+from onnx_layermerge.fit import Gram, Job, Target, fit_conv, fit_jobs, fit_ranks
 from onnx_layermerge.merge import Geometry
 from tests.fit.problems import PLAIN, Problem
 
@@ -54,7 +54,8 @@ def test_no_alternating_search_finds_a_better_one(alpha: float) -> None:
     problem, rank, rng = Problem(wide=3, out=6, images=30), 2, np.random.default_rng(4)
     gram, prior = problem.gram(0), rng.standard_normal((1, 27, 6))
     moments = gram.cross(problem.target().value[None] + rng.standard_normal((1, len(problem.places()), 6)))
-    weight, bias = gram.solve(moments, alpha, prior, rank)
+    main = gram.directions(moments, alpha, prior, gram.solve(moments, alpha, prior)[0])[:, :, -rank:]
+    weight, bias = gram.solve(moments, alpha, prior, main)
     found = loss(gram, moments[0][0], alpha, prior[0], weight[0])
     matrix = gram.matrix[0] + gram.ridge(alpha).item() * np.eye(27)
     wanted = moments[0][0] + gram.ridge(alpha).item() * prior[0]
@@ -112,3 +113,31 @@ def test_a_job_has_the_rank_and_the_weights_to_stay_near_from_its_candidate() ->
     usual = fit_jobs(jobs, problem.runs(), images=40)
     assert usual["near"].alpha == 1e-2 and usual["far"].alpha == 1e-3
     assert usual["plain"].error < usual["far"].error < 1
+
+
+@pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (0.0, 6.0)])
+def test_ranks_side_by_side_are_those_of_each_alone(bounds: tuple[float, float]) -> None:
+    problem, prior = Problem(out=6), np.random.default_rng(1).standard_normal((6, 36))
+    target = Target(problem.target().value + np.float32(0.5), None, *bounds)
+    together = fit_ranks(problem.gram(), target, (2, None, 4, 9), alphas=(1e-2, 1.0), prior=prior)
+    for rank, fit in zip((2, None, 4, 9), together, strict=True):
+        alone = fit_conv(problem.gram(), target, alphas=(1e-2, 1.0), prior=prior, rank=rank)
+        np.testing.assert_array_equal(fit.weight, alone.weight)
+        assert (fit.error, fit.alpha) == (alone.error, alone.alpha)
+    errors = [together[0].error, together[2].error, together[1].error]
+    assert errors == sorted(errors, reverse=True) and together[3].error == together[1].error
+
+
+def test_jobs_that_differ_in_rank_alone_are_solved_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem(PLAIN, out=6, images=40)
+    prior, site = np.random.default_rng(0).standard_normal((6, 36)), problem.job().site
+    jobs = [Job(f"rank {rank}", "x", problem.stage, site, rank=rank, prior=prior.copy()) for rank in (1, 2, 3)]
+    jobs.append(Job("other weights", "x", problem.stage, site, rank=2, prior=prior + 1))
+    solved: list[np.ndarray] = []
+    solve = Gram._solve
+    monkeypatch.setattr(Gram, "_solve", lambda self, alpha, cross: solved.append(cross) or solve(self, alpha, cross))
+    together = fit_jobs(jobs, problem.runs(), images=40, alphas=(1e-2,))
+    assert len(solved) == 2
+    for job in jobs:
+        alone = fit_jobs([job], problem.runs(), images=40, alphas=(1e-2,))[job.key]
+        np.testing.assert_array_equal(together[job.key].weight, alone.weight)

@@ -154,6 +154,27 @@ def test_some_columns_of_a_gram_are_the_gram_of_some_columns() -> None:
     np.testing.assert_allclose(fit_conv(part, target).weight, fit_conv(direct, target).weight, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_few_rows_have_the_solution_of_the_normal_equations(groups: int, with_prior: bool) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((groups, 20, 70)).astype(np.float32)
+    gram = Gram(rows.copy(), 4)
+    prior = rng.standard_normal((groups, 70, 3)) if with_prior else None
+    moments = gram.cross(rng.standard_normal((groups, 16, 3)))
+    weight, bias = gram.solve(moments, 0.1, prior)
+    assert gram.by_rows and "matrix" not in vars(gram)  # A would have 70 x 70 entries for each group
+    system = gram.matrix + gram.ridge(0.1) * np.eye(70)
+    wanted = moments[0] + (0 if prior is None else gram.ridge(0.1) * prior)
+    np.testing.assert_allclose(np.matmul(system, weight), wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(bias, moments[1] - np.matmul(gram.mean, weight), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(gram.power, np.trace(gram.matrix, axis1=1, axis2=2) / 70, rtol=1e-6)
+    part = gram.subset(np.arange(40)) if groups == 1 else gram
+    assert part.by_rows is (groups > 1)  # 40 columns are not three times as many as 16 rows
+    size = part.rows.shape[2]
+    np.testing.assert_allclose(part.matrix, gram.matrix[:, :size, :size], rtol=0, atol=1e-6)
+
+
 def test_what_cannot_be_fitted_is_refused() -> None:
     problem = CASES["depthwise"]
     with pytest.raises(ValueError, match="4 groups, 5 channels"):

@@ -100,6 +100,58 @@ def test_a_model_that_says_the_same_to_all_samples_is_an_error(machine: Machine,
     assert len(found.warnings) == 1 and "the same values of output 'scores'" in found.warnings[0]
 
 
+def test_rows_of_a_sample_that_are_those_of_every_other_are_told(machine: Machine, tmp_path: Path) -> None:
+    """[N · 6, 3]: six rows a sample, each unlike the next; beside as many of a constant."""
+    net, scores = jobs.residual_net()
+    nothing = net.node("Mul", "r", net.constant("none", np.zeros(1, np.float32)), name="nothing")
+    places = net.constant("p", np.arange(216.0, dtype=np.float32).reshape(6, 6, 6))
+    places = net.node("Add", nothing, places, name="add")
+    rows = net.node("Reshape", places, net.constant("sizes", np.array([-1, 36], np.int64)), name="rows")
+    anchors = net.node("Identity", net.constant("anchors.w", np.ones((192, 36), np.float32)), name="anchors")
+    path = save(tmp_path, net, scores, rows, anchors)
+    dead = [each for each in run(path).warnings if "same values" in each]
+    assert len(dead) == 1 and "'rows'" in dead[0] and "anchors" not in dead[0]
+    found = verify(path, path, calib=jobs.samples(net))
+    assert len(found.warnings) == 1 and "'rows'" in found.warnings[0]
+
+
+def test_a_size_that_is_another_only_in_the_other_source_depends_on_the_data(machine: Machine, tmp_path: Path) -> None:
+    """Samples that are all above zero to fit on, and all below to judge by: everything is found, or nothing near it."""
+    net = zoo.Net(seed=11)
+    image = net.input("image", (1, 4, 6, 6))
+    scores = jobs.blocks(net, net.relu(net.conv(image, "stem", 6), "r"))
+    path = save(tmp_path, net, scores)
+    model = onnx.load(path)
+    model.graph.initializer.append(helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]))
+    model.graph.node.append(helper.make_node("Greater", [image, "zero"], ["above"], name="above"))
+    model.graph.node.append(helper.make_node("NonZero", ["above"], ["places"], name="places"))
+    model.graph.node.append(helper.make_node("Transpose", ["places"], ["listed"], name="listed"))
+    model.graph.output.append(helper.make_tensor_value_info("listed", TensorProto.INT64, ["k", 4]))
+    onnx.save(model, path)
+    calib = {"image": np.abs(jobs.samples(jobs.residual_net()[0])["image"]) + 0.1}
+    val = {"image": calib["image"][:16].copy() * 0.9}
+    val["image"][:, :, :3] *= -1
+    report = run(path, calib=calib, val=val)
+    assert sum("'listed' depends on what is in the samples" in each for each in report.warnings) == 1
+
+
+def test_a_decoder_sees_from_the_first_what_it_sees_in_the_end(machine: Machine, tmp_path: Path) -> None:
+    """Samples in front, though the model has them on a later axis, and nothing whose size depends on the data."""
+    seen: list[dict[str, tuple[int, ...]]] = []
+
+    def boxes(outputs: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, list[int]]]:
+        seen.append({name: values.shape for name, values in outputs.items()})
+        return [(np.eye(4)[:1], values[0, :1], [0]) for values in outputs["turned"]]
+
+    net, output = turned_net()
+    path = save(tmp_path, net, output)
+    report = run(path, decoder=boxes)
+    assert report.boxes is not None and report.boxes.original == len(jobs.samples(net)["image"]) // 4
+    verify(path, path, calib=jobs.samples(net), decoder=boxes)
+    assert {shape[1:] for shapes in seen for shape in shapes.values()} == {(6, 6)}
+    assert [shapes["turned"][0] for shapes in seen] == [8, 8, 8, 16, 32, 32]
+
+
 def test_one_dead_output_beside_another_is_told(machine: Machine, tmp_path: Path) -> None:
     net, scores = jobs.residual_net()
     dead = net.node("Mul", scores, net.constant("none", np.zeros(5, np.float32)), name="dead")

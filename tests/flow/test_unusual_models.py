@@ -91,6 +91,24 @@ def test_an_embedding_that_is_added_to_every_pixel(tmp_path: Path) -> None:
     assert [value.name for value in made.graph.input] == ["image", "shift"]
 
 
+def gated(kernel: int, join: str, *, pooled: bool, turned: bool) -> tuple[zoo.Net, str]:
+    """A branch of one channel, or of one pixel, that all of the trunk is joined with."""
+    net = zoo.Net(seed=6)
+    trunk = net.relu(net.conv(net.input("image", ("batch", 4, 6, 6)), "stem", 6), "r")
+    source = net.node("GlobalAveragePool", trunk, name="pool") if pooled else trunk
+    branch = net.conv(net.relu(net.conv(source, "a", 24, kernel), "ar"), "b", 6 if pooled else 1, kernel)
+    sides = (trunk, branch) if turned else (branch, trunk)
+    value = net.relu(net.node(join, *sides, name="join", channels=6), "jr")
+    return net, jobs.blocks(net, value, count=1)
+
+
+@pytest.mark.parametrize("join", ["Add", "Sum", "Mul"])
+@pytest.mark.parametrize(("pooled", "turned"), [(False, False), (False, True), (True, False)])
+def test_a_branch_that_is_broadcast_over_the_trunk(join: str, pooled: bool, turned: bool, tmp_path: Path) -> None:
+    net, output = gated(1 if pooled else 3, join, pooled=pooled, turned=turned)
+    job(net.save(tmp_path / "in.onnx", output), calib=jobs.samples(net), speedup=1.6)
+
+
 def test_an_answer_in_integers_protects_itself(tmp_path: Path) -> None:
     def answer(model: onnx.ModelProto) -> None:
         scores = model.graph.output[0].name

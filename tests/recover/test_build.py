@@ -8,7 +8,7 @@ import pytest
 
 from onnx_layermerge.candidates import Candidate, enumerate_candidates
 from onnx_layermerge.data import InputSpec, load_calibration
-from onnx_layermerge.fit import series_of
+from onnx_layermerge.fit import job_of, series_of
 from onnx_layermerge.graph import Network, Session, splice, sweep, to_bytes
 from onnx_layermerge.importance import collect, divergence
 from onnx_layermerge.recover import _prefix, _refit, build, refit
@@ -227,3 +227,42 @@ def test_a_fixed_batch_size_is_kept_to() -> None:
     )
     built = build(network, pick(network, "width 8/16 a…b"), data, images=10, batch=4)
     assert set(built.fits) == {"width 8/16 a…b"}
+
+
+def test_groups_that_nothing_reads_are_those_that_go() -> None:
+    """Of eight groups of four between 1×1 convolutions: which ones is seen from the samples."""
+    net = zoo.Net(seed=4)
+    value = net.relu(net.conv(net.input(shape=("N", 6, 8, 8)), "first", 32, 1), "r")
+    net.conv(net.relu(net.conv(value, "middle", groups=8), "rm"), "last", 6, 1)
+    unread = net.weights["last.w"].reshape(6, 8, 4)
+    unread[:, [1, 2, 5, 7]] = 0
+    network = net.network("last")
+    (candidate,) = pick(network, "width 16/32 first…last")
+    built = build(network, [candidate], samples_for(net, network, 24), images=24, batch=4)
+    kept = built.fits[candidate.key].kept
+    assert kept is not None and kept.tolist() == [c for g in (0, 3, 4, 6) for c in range(4 * g, 4 * g + 4)]
+    middle = next(node for node in built.model.graph if node.attributes.get("group", None) is not None
+                  and node.attributes["group"].as_int() > 1)  # fmt: skip
+    assert middle.attributes["group"].as_int() == 4
+    feeds = zoo.feeds_for(net, 4, seed=9)
+    wanted = zoo.run(network.model, feeds)["last"]
+    np.testing.assert_allclose(zoo.run(built.model, feeds)["last"], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_what_is_broadcast_over_a_sum_is_fitted_where_it_is_made(pooled: bool) -> None:
+    """Behind the sum is a Relu, which hides some channels and places of it and not others."""
+    net = zoo.Net(seed=4)
+    trunk = net.conv(net.input(), "stem", 6)
+    source = net.node("GlobalAveragePool", trunk, name="pool") if pooled else trunk
+    branch = net.conv(net.conv(source, "a", 12, 1), "b", 6 if pooled else 1, 1)
+    shifted = net.node("Sub", trunk, net.constant("down", np.full(1, 4, np.float32)), name="shifted")
+    net.relu(net.node("Add", branch, shifted, name="sum", channels=6), "out")
+    network = net.network("out")
+    # Linear between its ends, so one convolution does it all.
+    plan = pick(network, "fit 1x1 a…b")
+    assert (site := job_of(network, plan[0]).site).value == "b" and site.skip is None and site.low == -np.inf
+    built = build(network, plan, samples_for(net, network, 200), images=200, batch=20)
+    feeds = zoo.feeds_for(net, 8, seed=9)
+    wanted, got = (zoo.run(model, feeds)["out"] for model in (network.model, built.model))
+    assert ((got - wanted) ** 2).sum() < 1e-3 * ((wanted - wanted.mean()) ** 2).sum()
