@@ -22,6 +22,7 @@ from onnx_layermerge.flow._effort import Effort
 from onnx_layermerge.flow._loop import Loop, Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress
 from onnx_layermerge.flow._rank import Ranked, rank
+from onnx_layermerge.flow._record import blocks_note, kept_note
 from onnx_layermerge.flow._weights import Weights, settle
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.plan import Choice
@@ -45,7 +46,8 @@ SESSIONS = 3
 class Run:
     """Everything a choice works with; ``original`` is the input file's model.
 
-    ``everything``: the samples of ``fit_data`` and those that were held out of the same source; None: no such.
+    ``losses`` is what each scored block costs alone; ``everything``: the samples of ``fit_data`` and those that were
+    held out of the same source; None: no such.
     """
 
     prepared: Prepared
@@ -57,16 +59,19 @@ class Run:
     seed: int
     progress: Progress
     original: ir.Model
+    losses: Mapping[str, float]
     metric: Metric | None = None
     everything: Calibration | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The finished model, the plan behind it, its measured speed-up, and what was turned down."""
+    """The finished model, the plan behind it with its divergence where plans were compared, its measured speed-up, and
+    what was turned down."""
 
     model: ir.Model
     plan: Plan
+    loss: float
     weights: Weights
     speedup: Ratio
     measured_now: bool
@@ -119,13 +124,13 @@ def choose(
             try:
                 chosen = _finished(run, item, refitting, tuning, origin)
             except ModelError as error:  # its structure was fine; with these weights the backend refuses it
-                run.loop.refused, tried[item.plan.keys] = str(error), _rejected(item, 0.0)
+                run.loop.refused, tried[item.plan.keys] = str(error), _rejected(run, item, 0.0, missed=True)
                 continue
             if chosen.speedup.low >= speedup:
-                others = [_rejected(other, other.plan.measured.ratio) for other in ranked if other is not item]
+                others = [_rejected(run, other, other.plan.measured.ratio) for other in ranked if other is not item]
                 found = {**{other.blocks: other for other in others}, **tried}
                 return replace(chosen, rejected=tuple(found.values()))
-            tried[item.plan.keys] = _rejected(item, chosen.speedup.ratio)
+            tried[item.plan.keys] = _rejected(run, item, chosen.speedup.ratio, missed=True)
             missed = max(missed, speedup / chosen.speedup.low)
         if last:
             break
@@ -139,8 +144,9 @@ def choose(
     raise run.loop.unreachable(speedup)
 
 
-def _rejected(item: Ranked, speedup: float) -> Rejected:
-    return Rejected(item.plan.basis, speedup, item.loss, item.plan.keys, item.score)
+def _rejected(run: Run, item: Ranked, speedup: float, *, missed: bool = False) -> Rejected:
+    plan, expected = item.plan, sum(run.losses[key] for key in item.plan.keys)
+    return Rejected(plan.basis, speedup, item.loss, plan.keys, item.score, plan.predicted, expected, missed)
 
 
 def _much_worse(run: Run, item: Ranked, best: Ranked) -> bool:
@@ -169,12 +175,19 @@ def _finished(run: Run, item: Ranked, refitting: bool, tuning: bool, origin: Map
         progress=run.progress,
     )
     network = run.prepared.network
-    provenance = {**origin, "plan": json.dumps(plan.keys), "basis": plan.basis}
+    timed, written = run.loop.timed, weights.written
+    provenance = {
+        **origin,
+        "plan": json.dumps(plan.keys),
+        "basis": plan.basis,
+        "blocks": blocks_note(run.prepared, timed, run.losses, written, plan.keys),
+        "kept": kept_note(run.prepared, timed, run.losses, plan.keys),
+    }
     if weights.steps:
         provenance["recovery"] = json.dumps(weights.steps)
     if weights.written.refitted:
         provenance["refitted"] = json.dumps(weights.written.refitted)
-    model = finish(network, weights.written.model, provenance)
+    model = finish(network, written.model, provenance)
     ratio, now = measured_speedup(
         run.backend,
         run.original,
@@ -188,4 +201,4 @@ def _finished(run: Run, item: Ranked, refitting: bool, tuning: bool, origin: Map
         progress=lambda done, total, what: run.progress("verify", done, total, what),
     )
     run.loop.best = max(run.loop.best, ratio.low)
-    return Chosen(model, plan, weights, ratio, now, ())
+    return Chosen(model, plan, item.loss, weights, ratio, now, ())

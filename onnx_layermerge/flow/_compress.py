@@ -19,13 +19,14 @@ from onnx_layermerge.flow._latencies import latencies
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
 from onnx_layermerge.flow._rank import joint_loss, loss_bases
+from onnx_layermerge.flow._record import file_digest, frontier, sketches, versions
 from onnx_layermerge.flow._recorded import MISMATCH, mismatch, recorded
 from onnx_layermerge.flow._required import buildable, read_builds
 from onnx_layermerge.flow._scores import scored
 from onnx_layermerge.flow._timed import useful
 from onnx_layermerge.graph import check_target, load_runnable, narrow, write
-from onnx_layermerge.latency import EngineOptions, LatencyTable, open_backend
-from onnx_layermerge.report import Report, block_of
+from onnx_layermerge.latency import Backend, EngineOptions, LatencyTable, open_backend
+from onnx_layermerge.report import Keys, Report, block_of
 from onnx_layermerge.verify import check_sizes
 
 __all__ = ["compress"]
@@ -49,7 +50,7 @@ def compress(
     decoder: str | Callable[..., Any] | None = None,
     method: str = "olm",
     device: str = "cpu",
-    backend: str = "onnxruntime",
+    backend: str | Backend = "onnxruntime",
     precision: str = "fp32",
     profile: str | Path | None = None,
     allow_mismatch: bool = False,
@@ -74,6 +75,7 @@ def compress(
             divergence, and is reported of both models.
         decoder: ``script.py:function`` or a callable, as of ``verify``, for detections in the report.
         method: "olm", "drop", or "layermerge" (the paper's algebraic merges without its training).
+        backend: a name, or a ``Backend`` of your own that is open; that has a device and a precision already.
         precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, in which the backend computes.  Models are cast when they
             are built for the device; files keep their own types.
         engines: how the TensorRT backends build; ranges of shapes there need no ``shapes`` beside them.
@@ -109,7 +111,7 @@ def compress(
         raise UsageError("--val decides between fitted plans and needs --calib beside it.")
     target = check_target(output, not_over=input)
     builds = None if require_builds is None else read_builds(require_builds)
-    opened = open_backend(backend, device, precision, engines)
+    opened = _opened(backend, device, precision, engines)
     other = mismatch(profile, opened.describe(), allow=allow_mismatch)
     prepared = prepare(
         input,
@@ -124,7 +126,7 @@ def compress(
     found = open_samples(prepared, calib, val, images, samples, seed)
     prepared = choosable(prepared, found, method)
     if builds is not None:
-        prepared, left_out = buildable(prepared, builds, precision)
+        prepared, left_out = buildable(prepared, builds, opened.describe().precision)
         warnings += left_out
     warnings += found.warnings
     fit_data, validation, mixing = found.fit, found.validation, found.mixing
@@ -148,12 +150,16 @@ def compress(
         clock.mark("score blocks")
         loop = Loop(prepared, timed, opened, table, progress, joint_loss(scores))
         bases = loss_bases(candidates, scores, timed)
+        points = frontier(bases["kl"], timed.base_s) if "kl" in bases else ()
+        drop_only = frontier(bases["drop-only"], timed.base_s) if "drop-only" in bases else ()
         if method == "layermerge" or trying.rivals == 1:
             name = "kl" if "kl" in bases else next(iter(bases))
             bases, trying = {name: bases[name]}, dataclasses.replace(trying, rivals=1, nearby=0)
+        losses = {candidate.key: scores.by_key[candidate.key].divergence.kl for candidate in candidates}
         run = Run(
-            prepared, opened, table, loop, fit_data, judged, seed, progress, original, by.metric, found.everything
-        )
+            prepared, opened, table, loop, fit_data, judged, seed, progress, original, losses, by.metric,
+            found.everything,
+        )  # fmt: skip
         origin = {
             "version": _version(),
             "method": method,
@@ -187,6 +193,7 @@ def compress(
         )
     clock.mark("judge")
     check_sizes(original, chosen.model, network.inputs, prepared.bound)
+    before, after, made = sketches(prepared, chosen.model, chosen.plan.keys)
     if network.widened is not None:
         narrow(chosen.model, network.widened)
         warnings.append(BFLOAT16)
@@ -217,9 +224,11 @@ def compress(
             block_of(
                 network,
                 by_key[key],
+                timed.replaced_s[key],
                 timed.savings_s[key],
-                scores.by_key[key].divergence.kl,
+                losses[key],
                 chosen.weights.judged.fits.get(key),
+                made[key],
             )
             for key in chosen.plan.keys
         ),
@@ -231,6 +240,20 @@ def compress(
         seed=seed,
         seconds=clock.marks,
         warnings=tuple(warnings),
+        expected=sum(losses[key] for key in chosen.plan.keys),
+        divergence=chosen.loss,
+        points=points,
+        drop_only=drop_only,
+        before=before,
+        after=after,
+        keys=Keys(
+            input=network.digest,
+            output=file_digest(target),
+            calibration=found.digest,
+            device=opened.describe().digest(),
+            profile="" if profile is None else str(profile),
+            versions=versions(),
+        ),
     )
 
 
@@ -239,6 +262,15 @@ def _version() -> str:
         return version("onnx-layermerge")
     except PackageNotFoundError:
         return "0.0.0"
+
+
+def _opened(backend: str | Backend, device: str, precision: str, engines: EngineOptions | None) -> Backend:
+    """The backend of that name, or the one that is open already."""
+    if isinstance(backend, str):
+        return open_backend(backend, device, precision, engines)
+    if (device, precision) != ("cpu", "fp32"):
+        raise UsageError("A backend that is open has a device and a precision: leave out those of the call.")
+    return backend
 
 
 @dataclasses.dataclass

@@ -1,6 +1,32 @@
-"""A run as data: frozen dataclasses, and the same as JSON; a network as a picture."""
+"""A run as data: frozen dataclasses, the same as JSON, as an HTML page and as Markdown; a network as a picture."""
 
 from onnx_layermerge.report._drawing import Bracket, draw
-from onnx_layermerge.report._report import Block, Rejected, Report, as_json, block_of
+from onnx_layermerge.report._json import from_json
+from onnx_layermerge.report._markdown import render_markdown
+from onnx_layermerge.report._page import render_html
+from onnx_layermerge.report._report import Block, Keys, Point, Rejected, Report, as_json, block_of
+from onnx_layermerge.report._rows import conv_label, sizes_label
+from onnx_layermerge.report._sketch import Line, Sketch, sketch_of_input, sketch_of_output
+from onnx_layermerge.report._words import RECIPES
 
-__all__ = ["Block", "Bracket", "Rejected", "Report", "as_json", "block_of", "draw"]
+__all__ = [
+    "RECIPES",
+    "Block",
+    "Bracket",
+    "Keys",
+    "Line",
+    "Point",
+    "Rejected",
+    "Report",
+    "Sketch",
+    "as_json",
+    "block_of",
+    "conv_label",
+    "draw",
+    "from_json",
+    "render_html",
+    "render_markdown",
+    "sizes_label",
+    "sketch_of_input",
+    "sketch_of_output",
+]

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from onnx_layermerge.graph import Chain, Conv, Network, computed_inputs
 
-__all__ = ["Chip", "Row", "Rows", "conv_label", "rows_of"]
+__all__ = ["Chip", "Row", "Rows", "conv_label", "rows_of", "sizes_label"]
 
 Kind = Literal["conv", "join", "node", "barrier", "port", "more"]
 
@@ -78,13 +78,25 @@ class Rows:
 
 def conv_label(conv: Conv) -> str:
     """``3×3  32→64  s2  dw``: kernel, channels, then what is not as usual."""
-    words = ["×".join(map(str, conv.kernel)), f"{conv.channels_in}→{conv.channels_out}"]
-    if any(size != 1 for size in conv.stride):
-        words.append(f"s{_sizes(conv.stride)}")
-    if any(size != 1 for size in conv.dilation):
-        words.append(f"d{_sizes(conv.dilation)}")
-    if conv.groups > 1:
-        words.append("dw" if conv.groups == conv.channels_in == conv.channels_out else f"g{conv.groups}")
+    return sizes_label(conv.kernel, conv.channels_in, conv.channels_out, conv.stride, conv.dilation, conv.groups)
+
+
+def sizes_label(
+    kernel: Sequence[int],
+    channels_in: int,
+    channels_out: int,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> str:
+    """The same of a convolution that only its sizes are known of."""
+    words = ["×".join(map(str, kernel)), f"{channels_in}→{channels_out}"]
+    if any(size != 1 for size in stride):
+        words.append(f"s{_sizes(stride)}")
+    if any(size != 1 for size in dilation):
+        words.append(f"d{_sizes(dilation)}")
+    if groups > 1:
+        words.append("dw" if groups == channels_in == channels_out else f"g{groups}")
     return "  ".join(words)
 
 

@@ -10,7 +10,10 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_layermerge.errors import OutputError
 from onnx_layermerge.graph import Network, sweep
 
-__all__ = ["finish"]
+__all__ = ["NOTES", "finish"]
+
+# Keys in the metadata of a file that begin with this are this package's own.
+NOTES = "olm."
 
 
 def finish(network: Network, model: ir.Model, provenance: Mapping[str, str]) -> ir.Model:
@@ -32,8 +35,9 @@ def finish(network: Network, model: ir.Model, provenance: Mapping[str, str]) -> 
     model.graph.doc_string = source.graph.doc_string
     model.doc_string, model.domain = source.doc_string, source.domain
     model.producer_name, model.producer_version = source.producer_name, source.producer_version
-    model.metadata_props.update(source.metadata_props)
-    model.metadata_props.update({f"olm.{key}": value for key, value in sorted(provenance.items())})
+    # What an earlier compression noted tells of a model that this one is not.
+    model.metadata_props.update({k: v for k, v in source.metadata_props.items() if not k.startswith(NOTES)})
+    model.metadata_props.update({f"{NOTES}{key}": value for key, value in sorted(provenance.items())})
     for node in model.graph:
         for value in node.outputs:
             # Shapes inside may mention blocks that are gone; let the checker infer them anew.

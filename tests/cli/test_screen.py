@@ -7,7 +7,7 @@ import math
 import pytest
 
 from olm.plot import scatter
-from olm.screen import kernel, ms, shorten, table, times, warn
+from olm.screen import first_of, kernel, ms, shorten, table, times, warn
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ def test_words() -> None:
     assert times(1.526) == "1.53×"
     assert kernel((3, 5)) == "3×5"
     assert kernel(()) == "–"
+    assert [first_of(names) for names in ((), ("a",), ("a", "b", "c"))] == ["", "a", "a +2"]
 
 
 def test_long_lists_say_how_much_is_missing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from onnx_layermerge import (
     UsageError,
     compress,
 )
-from onnx_layermerge.flow import _weights
+from onnx_layermerge.flow import _compress, _weights
 from onnx_layermerge.flow._data import NO_DATA
 from onnx_layermerge.importance import Divergence
 from onnx_layermerge.recover import build
@@ -108,6 +109,25 @@ def test_the_report_is_whole(done: Done) -> None:
     assert set(read["seconds"]) >= {"time blocks", "score blocks", "build and verify"}
 
 
+def test_the_report_holds_what_a_page_draws(done: Done) -> None:
+    report = done.report
+    assert report.expected == pytest.approx(sum(block.loss_alone for block in report.blocks)) and report.divergence >= 0
+    sides = ((report.before, "replaced", done.before), (report.after, "made", done.after))
+    for sketch, names, model in sides:
+        convs = [line for line in sketch.lines if line.kind == "conv"]
+        assert {line.name for line in convs} == {node.name for node in model.graph.node if node.op_type == "Conv"}
+        for number, block in enumerate(report.blocks, 1):
+            assert tuple(line.name for line in convs if line.block == number) == getattr(block, names)
+    for block in report.blocks:
+        assert len(block.was) == len(block.replaced) == block.convs and len(block.now) == len(block.made)
+        assert block.old_ms > block.saving_ms > 0
+    assert [point.speedup for point in report.points] == sorted(point.speedup for point in report.points)
+    assert len(report.points) > 3 and report.drop_only and report.points[-1].loss > report.points[1].loss
+    assert report.rejected and all(plan.predicted > 1 and plan.expected >= 0 for plan in report.rejected)
+    assert report.keys.output == hashlib.sha256((done.folder / "out.onnx").read_bytes()).hexdigest()
+    assert report.keys.device == done.machine.describe().digest() and report.command == ()
+
+
 def test_the_interface_stays_and_the_origin_is_written_down(done: Done) -> None:
     before, after = done.before, done.after
     assert interface(after) == interface(before)
@@ -162,6 +182,17 @@ def test_what_cannot_be_reached_names_the_best_and_writes_nothing(
     assert caught.value.exit_code == 4
     assert not (tmp_path / "out.onnx").exists()
     assert {path.name for path in tmp_path.iterdir()} <= {"in.onnx", "table.json", "table.json.lock"}
+
+
+def test_a_backend_of_ones_own_is_taken_as_it_is(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_compress, "open_backend", None)
+    report, _, _ = run(tmp_path, backend=machine)
+    assert report.speedup.ratio >= 1.4 and machine.built > 0 and report.device == machine.describe().text()
+    for words in ({"device": "cuda:0"}, {"precision": "fp16"}):
+        with pytest.raises(UsageError, match="leave out those of the call"):
+            run(tmp_path, backend=machine, **words)
 
 
 def test_a_fixed_batch_stays_fixed(machine: Machine, tmp_path: Path) -> None:

@@ -25,9 +25,12 @@ def test_a_block_says_what_stands_there_now(
 ) -> None:
     network = zoo.network(name)
     candidates = {c.key: c for c in enumerate_candidates(network, kinds=("drop", "merge-all"))[0]}
-    block = block_of(network, candidates[key], 2e-3, 0.5, None)
+    block = block_of(network, candidates[key], 5e-3, 2e-3, 0.5, None, ("olm/0",))
     assert (block.name, block.certificate, block.kernel, block.convs) == (key, certificate, kernel, convs)
     assert (block.saving_ms, block.loss_alone, block.fit_error, block.alpha) == (2.0, 0.5, None, None)
+    assert (block.old_ms, block.made) == (5.0, ("olm/0",))
+    assert len(block.replaced) == len(block.was) == convs
+    assert [label.split()[0] for label in block.now] == ["×".join(map(str, kernel))] * bool(kernel)
 
 
 def test_json_is_sorted_and_holds_no_numbers_that_json_lacks() -> None:

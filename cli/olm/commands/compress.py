@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from olm.errors import given_words
+from olm.frontier import draw_frontier
 from olm.judged import show_boxes, show_metric, show_outputs
 from olm.options import (
     METHODS,
@@ -25,12 +28,16 @@ from olm.options import (
     seed_option,
 )
 from olm.progress import showing
-from olm.screen import interval, kernel, ms, print_json, say, table, times, warn
+from olm.reports import report_option, report_targets, write_reports
+from olm.screen import first_of, fitted, interval, ms, print_json, say, times, warn
 
 if TYPE_CHECKING:
     from onnx_layermerge import Report
 
 __all__ = ["compress"]
+
+# The plot ends this much beyond the fastest plan that was built.
+BEYOND = 1.6
 
 
 @click.command(short_help="Write a model that is measured to be X times faster.")
@@ -62,10 +69,10 @@ __all__ = ["compress"]
 @require_builds_option
 @model_options
 @seed_option
-@click.option("--report", type=click.Path(), metavar="FILE.json", help="Write the whole report there as JSON.")
+@report_option
 @output_options
 def compress(
-    input: str, output: str, report: str | None, as_json: bool, quiet: bool, **words: Any
+    input: str, output: str, reports: tuple[str, ...], as_json: bool, quiet: bool, **words: Any
 ) -> None:  # fmt: skip
     """Write a model that is measured to be X times faster on the device, with the least loss found.
 
@@ -75,34 +82,16 @@ def compress(
 
     if words["val"] is not None and words["calib"] is None:
         raise click.UsageError("--val chooses between what was fitted on --calib; give --calib too.")
-    target = None if report is None else _report_target(report, input, output)
+    targets = report_targets(reports, input, output, words.values())
     with showing(quiet) as progress:
         result = onnx_layermerge.compress(input, output, progress=progress, **words)
-    if target is not None:
-        _write_report(target, result)
+    result = dataclasses.replace(result, command=given_words())
+    write_reports(targets, result)
     warn(result.warnings)
     if as_json:
         print_json(result)
     else:
         _show(result)
-
-
-def _report_target(report: str, input: str, output: str) -> Path:
-    """Every check of the report's path that can be made before minutes of work."""
-    from onnx_layermerge.graph import check_target
-
-    if Path(report).suffix.lower() != ".json":
-        raise click.UsageError(f"--report {report} is not a .json file; reports are written as JSON.")
-    if Path(report).resolve() == Path(output).resolve():
-        raise click.UsageError(f"--report {report} is the output itself; choose another file.")
-    return check_target(report, not_over=input)
-
-
-def _write_report(target: Path, result: Report) -> None:
-    from onnx_layermerge.graph import write_bytes
-    from onnx_layermerge.report import as_json
-
-    write_bytes(target, (as_json(result) + "\n").encode())
 
 
 def _show(result: Report) -> None:
@@ -117,21 +106,30 @@ def _show(result: Report) -> None:
         f"method {result.method}, plan by {result.basis}{steps}{changed}"
     )
     say()
-    table(
-        ("block", "recipe", "kernel", ">convs", ">saves ms", ">KL alone", "certificate"),
+    fitted(
+        (">#", "replaced", "is now", "recipe", ">saves, ms", ">KL alone", "certificate"),
         [
             (
-                block.name,
+                number,
+                first_of(block.replaced),
+                _sizes(block.now) or "–",
                 block.recipe,
-                kernel(block.kernel),
-                block.convs,
                 ms(block.saving_ms),
                 f"{block.loss_alone:.4g}",
                 block.certificate,
             )
-            for block in result.blocks
+            for number, block in enumerate(result.blocks, 1)
         ],
+        "replaced",
         title="Replaced",
+    )
+    reach = max(result.asked, result.speedup.ratio, *(plan.speedup for plan in result.rejected), 1.0)
+    draw_frontier(
+        [(point.speedup, point.loss) for point in result.points],
+        [(point.speedup, point.loss) for point in result.drop_only],
+        rejected=[(plan.speedup, plan.expected) for plan in result.rejected],
+        chosen=[(result.speedup.ratio, result.expected)],
+        most=1 + BEYOND * (reach - 1),
     )
     say()
     show_outputs(result.outputs)
@@ -149,3 +147,9 @@ def _show(result: Report) -> None:
     say(f"plans       {len(result.rejected)} others were measured and rejected")
     say(f"blocks      {result.timed_blocks} timed, {result.reused_blocks} read from the profile")
     say("time        " + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items()))
+
+
+def _sizes(labels: Sequence[str]) -> str:
+    """Of several the first and the last one."""
+    shown = [" ".join(label.split()) for label in labels]
+    return ", ".join(shown) if len(shown) < 3 else f"{shown[0]} … {shown[-1]}"

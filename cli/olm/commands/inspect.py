@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ import click
 
 from olm.options import MODEL, output_options, shapes_option
 from olm.progress import showing
-from olm.screen import kernel, print_json, say, shorten, table
+from olm.screen import WIDTH, fitted, kernel, plain, print_json, say, shorten, table
 
 if TYPE_CHECKING:
     from onnx_layermerge import Inspection
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 MOST_LAYERS, MOST_BLOCKS, MOST_REASONS, MOST_NAMES = 40, 15, 15, 20
-WIDTH, LEAST, GAP = 100, 10, 2
 _RECIPES = {
     "drop": "can be dropped",
     "fit": "can be fitted by one convolution",
@@ -65,7 +62,7 @@ def _head(found: Inspection, everything: bool) -> None:
     say(f"{found.path}: {found.nodes} nodes, {found.convs} convolutions, {found.covered} of them replaceable", "bold")
     for label, words in (("inputs", found.inputs), ("outputs", found.outputs), ("prepared", found.steps)):
         shown, more = shorten(words, MOST_NAMES, everything)
-        text = "; ".join(map(_plain, (*shown, more) if more else shown))
+        text = "; ".join(map(plain, (*shown, more) if more else shown))
         for line in textwrap.wrap(text, WIDTH - 9, break_long_words=False, break_on_hyphens=False):
             say(f"{label:9s}{line}")
             label = ""
@@ -79,7 +76,7 @@ def _layers(found: Inspection, everything: bool) -> None:
     held = Counter(name for chain in found.chains for block in chain.blocks for name in block.convs)
     shown, more = shorten(list(enumerate(layers, 1)), MOST_LAYERS, everything)
     say()
-    _fitted(
+    fitted(
         (">#", ">chain", "layer", "kernel", ">stride", ">groups", ">channels", "then", ">blocks"),
         [(number, chain, *_layer(layer), held[layer.node]) for number, (chain, layer) in shown],
         "layer",
@@ -126,7 +123,7 @@ def _blocks(found: Inspection, everything: bool) -> None:
     listed = blocks if everything else largest
     shown = listed if everything else listed[:MOST_BLOCKS]
     say()
-    _fitted(
+    fitted(
         (">chain", ">layers", ">convs", "from", "to", "drop", "merge", "fit", "rank", "width"),
         [
             (
@@ -167,14 +164,14 @@ def _left_alone(refusals: Sequence[Refusal], everything: bool) -> None:
     title = f"Left alone: {len(refusals)}"
     if everything:
         rows = [(refusal.node, refusal.op_type, refusal.reason) for refusal in refusals]
-        _fitted(("node", "operator", "reason"), rows, "node", everything, title=title)
+        fitted(("node", "operator", "reason"), rows, "node", everything, title=title)
         return
     groups: dict[str, list[Refusal]] = {}
     for refusal in refusals:
         groups.setdefault(refusal.reason, []).append(refusal)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     shown, more = shorten(ordered, MOST_REASONS, everything)
-    _fitted(
+    fitted(
         (">nodes", "operator", "reason", "first of them"),
         [
             (len(group), ", ".join(dict.fromkeys(each.op_type for each in group)), reason, group[0].node)
@@ -185,37 +182,6 @@ def _left_alone(refusals: Sequence[Refusal], everything: bool) -> None:
         title=title,
     )
     _say_more(more or ("(--all names every node)" if len(refusals) > len(ordered) else ""))
-
-
-def _fitted(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], names: str, everything: bool, *, title: str
-) -> None:  # fmt: skip
-    """A table no wider than the screen, or than ``WIDTH``: the widest cells give way; ``everything`` leaves them whole.
-
-    Of the column ``names`` the ends are kept, which tell more, of the others the beginnings.
-    """
-    cells = [[_plain(str(cell)) for cell in row] for row in rows]
-    most = min(WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else WIDTH
-    widths = [max([len(name.lstrip(">")), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
-    while not everything and sum(widths) + GAP * (len(widths) - 1) > most and max(widths) > LEAST:
-        widths[widths.index(max(widths))] -= 1
-    if not everything:
-        cells = [
-            [_cut(cell, width, end=name == names) for cell, width, name in zip(row, widths, columns, strict=True)]
-            for row in cells
-        ]
-    table(columns, cells, title=title)
-
-
-def _cut(text: str, width: int, *, end: bool) -> str:
-    if len(text) <= width:
-        return text
-    return f"…{text[1 - width :]}" if end else f"{text[: width - 1]}…"
-
-
-def _plain(text: str) -> str:
-    """A name in a file may hold anything; a terminal should not act on it."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _say_more(more: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from olm.frontier import draw_frontier, spread
 from olm.options import (
     METHODS,
     MODEL,
@@ -20,7 +21,6 @@ from olm.options import (
     require_builds_option,
     seed_option,
 )
-from olm.plot import scatter
 from olm.progress import showing
 from olm.screen import ms, print_json, say, table, times, warn
 
@@ -90,33 +90,14 @@ def _show(report: PlanReport) -> None:
                 len(point.blocks),
                 _drops(report.drop_only, point.speedup),
             )
-            for point in spread(report.points, ROWS)
+            for point in spread(report.points, ROWS, lambda point: point.speedup)
         ],
         title="Frontier (predicted; loss is the sum over blocks of the divergence each causes alone)",
     )
-    lines = scatter(
-        {
-            "o": [(point.speedup, point.loss) for point in report.drop_only],
-            "*": [(point.speedup, point.loss) for point in report.points],
-        },
-        x="speed-up",
-        y="loss (* all replacements, o drops alone)",
+    draw_frontier(
+        [(point.speedup, point.loss) for point in report.points],
+        [(point.speedup, point.loss) for point in report.drop_only],
     )
-    if lines:
-        say()
-        for line in lines:
-            say(line)
-
-
-def spread(points: Sequence[FrontierPoint], count: int) -> list[FrontierPoint]:
-    """At most ``count`` points, about evenly apart in speed-up, the first and the last among them."""
-    ordered = sorted(points, key=lambda point: point.speedup)
-    if len(ordered) <= count:
-        return ordered
-    first, last = ordered[0].speedup, ordered[-1].speedup
-    wanted = [first + (last - first) * step / (count - 1) for step in range(count)]
-    nearest = {min(range(len(ordered)), key=lambda i: abs(ordered[i].speedup - one)) for one in wanted}
-    return [ordered[index] for index in sorted(nearest)]
 
 
 def _drops(points: Sequence[FrontierPoint], speedup: float) -> str:
