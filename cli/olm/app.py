@@ -5,7 +5,10 @@ from __future__ import annotations
 import click
 
 from olm.commands.compress import compress
+from olm.commands.diff import diff
 from olm.commands.doctor import doctor
+from olm.commands.explain import explain
+from olm.commands.finetune import finetune
 from olm.commands.inspect import inspect
 from olm.commands.plan import plan
 from olm.commands.profile import profile
@@ -46,5 +49,5 @@ def olm(ctx: click.Context) -> None:
         ctx.exit(2)
 
 
-for command in (inspect, profile, plan, compress, verify, profiles, doctor):
+for command in (inspect, profile, plan, compress, finetune, verify, explain, diff, profiles, doctor):
     olm.add_command(command)

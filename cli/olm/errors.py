@@ -19,11 +19,12 @@ from typing import Any, NoReturn
 
 import click
 
-__all__ = ["BUG", "INTERRUPTED", "NO_READER", "GuardedGroup", "version"]
+__all__ = ["BUG", "INTERRUPTED", "NO_READER", "GuardedGroup", "given_words", "version"]
 
 INTERRUPTED, NO_READER, BUG = 130, 141, 70
 # Commands that commit timings as they go: what is in the profile stays there.
 _TIMING = ("profile", "plan", "compress")
+_WORDS = "olm.words"
 
 
 def version() -> str:
@@ -37,8 +38,19 @@ def version() -> str:
         return "0+unknown"
 
 
+def given_words() -> tuple[str, ...]:
+    """What stands behind ``olm`` on the command line that runs now."""
+    ctx = click.get_current_context(silent=True)
+    return () if ctx is None else ctx.meta.get(_WORDS, ())
+
+
 class GuardedGroup(click.Group):
     """A group whose commands may raise anything; see the cases in the module's docstring."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words as they were given, for what a run writes down of itself."""
+        ctx.meta[_WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; case 2 is left to ``main``, since words are also read before any command runs."""
@@ -51,6 +63,8 @@ class GuardedGroup(click.Group):
             ctx.exit(NO_READER)
         except KeyboardInterrupt:
             kept = " (blocks timed so far stay in the profile)" if ctx.invoked_subcommand in _TIMING else ""
+            if ctx.invoked_subcommand == "finetune":
+                kept = " (but the checkpoint, if --checkpoint names one: --resume goes on from it)"
             click.echo(f"interrupted; nothing was written{kept}", err=True)
             ctx.exit(INTERRUPTED)
         except Exception as error:

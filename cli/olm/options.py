@@ -209,10 +209,11 @@ def output_options(command: F) -> F:
     )(command)
 
 
-def data_options(*, samples: int, pictures: bool = False) -> Callable[[F], F]:
+def data_options(*, samples: int, pictures: bool = False, option: str = "--calib") -> Callable[[F], F]:
     """--calib, --samples and how images are read; the command gets ``calib``, ``samples`` and ``images``.
 
-    With ``pictures`` the command makes do with built-in ones, of which the options say the range.
+    With ``pictures`` the command makes do with built-in ones, of which the options say the range.  Another ``option``
+    than --calib has to be given.
     """
 
     def apply(command: F) -> F:
@@ -220,12 +221,12 @@ def data_options(*, samples: int, pictures: bool = False) -> Callable[[F], F]:
         def call(**words: Any) -> Any:
             given = {name: words.pop(name) for name in _IMAGES}
             images = {name: value for name, value in given.items() if value is not None}
-            if images and words["calib"] is None and not pictures:
+            if images and option == "--calib" and words["calib"] is None and not pictures:
                 raise click.UsageError(f"--{next(iter(images))} says how images are read; give them with --calib.")
             words["images"] = _image_options(images)
             return command(**words)
 
-        return cast(F, _data_words(samples, pictures)(call))
+        return cast(F, _data_words(samples, pictures, option)(call))
 
     return apply
 
@@ -238,11 +239,11 @@ def _image_options(given: dict[str, Any]) -> Any:
     return ImageOptions(**given)
 
 
-def _data_words(samples: int, pictures: bool) -> Decorator[Any]:
+def _data_words(samples: int, pictures: bool, option: str) -> Decorator[Any]:
     without = "  Without it, photographs from scikit-image where the model takes images." if pictures else ""
     return _all(
         click.option(
-            "--calib", metavar="SOURCE",
+            option, metavar="SOURCE", required=option != "--calib",
             help="Samples without labels: a .npz with an array per input, a folder of .npy or of images, or "
             "script.py:function." + without,
         ),

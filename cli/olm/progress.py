@@ -34,6 +34,7 @@ STAGES = {
     "build": "building plans",
     "refit": "refitting",
     "verify": "verifying",
+    "train": "training",
 }
 
 

@@ -2,7 +2,10 @@
 
 from onnx_layermerge.flow._build_only import BuildReport, build_only
 from onnx_layermerge.flow._compress import compress
+from onnx_layermerge.flow._diff import Changed, Difference, Named, diff
 from onnx_layermerge.flow._doctor import Check, doctor
+from onnx_layermerge.flow._explain import ExplainedBlock, ExplainedConv, Explanation, explain
+from onnx_layermerge.flow._finetune import FinetuneReport, finetune
 from onnx_layermerge.flow._inspect import Inspection, inspect
 from onnx_layermerge.flow._plan import FrontierPoint, PlanReport, plan
 from onnx_layermerge.flow._prepare import Progress
@@ -32,12 +35,19 @@ from onnx_layermerge.flow._verify import verify
 __all__ = [
     "BuildReport",
     "Change",
+    "Changed",
     "Check",
     "DeviceSummary",
+    "Difference",
     "EntryLine",
+    "FinetuneReport",
+    "ExplainedBlock",
+    "ExplainedConv",
+    "Explanation",
     "FrontierPoint",
     "Held",
     "Inspection",
+    "Named",
     "Overview",
     "PlanReport",
     "ProfileReport",
@@ -50,9 +60,12 @@ __all__ = [
     "TableSummary",
     "build_only",
     "compress",
+    "diff",
     "diff_tables",
     "doctor",
+    "explain",
     "export_table",
+    "finetune",
     "import_table",
     "inspect",
     "list_table",

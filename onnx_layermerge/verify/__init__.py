@@ -6,6 +6,7 @@ from onnx_layermerge.verify._gate import Gate, Verdict, judge
 from onnx_layermerge.verify._metric import Metric, MetricValues, metric_of
 from onnx_layermerge.verify._overfit import WORST, FitCheck, fit_check, sample_losses
 from onnx_layermerge.verify._quality import Compared, compared, outputs_of, quality
+from onnx_layermerge.verify._script import UserFunction, user_function
 from onnx_layermerge.verify._sizes import check_sizes
 from onnx_layermerge.verify._speed import measured_speedup, structure_key
 from onnx_layermerge.verify._timing import Timing, kind_of_time, timing
@@ -23,6 +24,7 @@ __all__ = [
     "MetricValues",
     "OutputDrift",
     "Timing",
+    "UserFunction",
     "Verdict",
     "check_sizes",
     "compared",
@@ -39,4 +41,5 @@ __all__ = [
     "structure_key",
     "timing",
     "trtexec_command",
+    "user_function",
 ]

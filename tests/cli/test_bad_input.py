@@ -238,6 +238,28 @@ def test_report_is_checked_before_the_work(tmp_path, model, compress) -> None:
     assert_refused(compress(model, "--report", tmp_path / "no" / "r.json"), 1, "does not exist")
     target = tmp_path / "out.json"
     assert_refused(compress(model, "--report", target, output=target), 2, "output itself")
+    page = tmp_path / "page.html"
+    assert_refused(compress(model, "--report", page, "--report", page), 2, "given twice")
+    for suffix in (".html", ".md", ".json"):
+        linked = tmp_path / f"linked{suffix}"
+        linked.symlink_to(model)
+        assert_refused(compress(model, "--report", linked), 1, "input itself")
+        linked.unlink()
+    profile = tmp_path / "profile.json"
+    assert_refused(compress(model, "--report", profile, "--profile", profile), 2, "works with")
+    folder = tmp_path / "folder.md"
+    folder.mkdir()
+    assert_refused(compress(model, "--report", folder), 1, "is a directory")
+
+
+def test_a_report_does_not_replace_the_weights_of_a_model(tmp_path, model, compress) -> None:
+    weights = tmp_path / "weights.json"
+    held = onnx.load(model)
+    onnx.save(held, model, save_as_external_data=True, location=weights.name, size_threshold=0)
+    assert_refused(compress(model, "--report", weights), 1, "holds the weights")
+    other = tmp_path / "older.onnx"  # an output that is written anew has weights of its own beside it
+    other.write_bytes(model.read_bytes())
+    assert_refused(compress(tmp_path / "none.onnx", "--report", weights, output=other), 1, "holds the weights")
 
 
 def test_a_profile_that_is_none(tmp_path, model, run) -> None:

@@ -15,8 +15,9 @@ import pytest
 from click.testing import Result
 
 import onnx_layermerge
-from olm.commands.plan import spread
+from olm.frontier import spread
 from onnx_layermerge import FrontierPoint
+from onnx_layermerge.report import from_json, render_html, render_markdown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Compressed:
     input: Path
     output: Path
     report: Path
+    page: Path
+    summary: Path
     digest_before: str
 
 
@@ -36,11 +39,12 @@ def compressed(tmp_path_factory, tiny_bytes, store, timings, run) -> Compressed:
     source = folder / "in.onnx"
     source.write_bytes(tiny_bytes)
     output, report = folder / "out.onnx", folder / "report.json"
+    page, summary = folder / "report.html", folder / "report.md"
     result = run(
         "compress", source, output, "--speedup", 1.05, "--calib", store / "calib.npz", "--samples", 32,
-        "--rivals", 2, "--report", report, "--quiet", *timings,
+        "--rivals", 2, "--report", report, "--report", page, "--report", summary, "--quiet", *timings,
     )  # fmt: skip
-    return Compressed(result, source, output, report, hashlib.sha256(tiny_bytes).hexdigest())
+    return Compressed(result, source, output, report, page, summary, hashlib.sha256(tiny_bytes).hexdigest())
 
 
 def _fields(kind: Any) -> set[str]:
@@ -91,15 +95,16 @@ def test_compress_writes_a_model_that_runs(compressed: Compressed, samples) -> N
 
 def test_compress_tells_what_it_did_on_stdout(compressed: Compressed) -> None:
     text = compressed.result.stdout
-    said = ("95 % interval", "asked 1.05×", "Replaced", "KL alone", "Drift", "validation", "plans ", "time ", "verify")
-    for part in said:
+    said = ("95 % interval", "asked 1.05×", "Replaced", "KL alone", "@ chosen", "+----", "Drift", "validation")
+    for part in (*said, "plans ", "time ", "verify"):
         assert part in text
     assert "Error" not in compressed.result.stderr
 
 
 def test_compress_leaves_the_input_and_nothing_else(compressed: Compressed) -> None:
     assert hashlib.sha256(compressed.input.read_bytes()).hexdigest() == compressed.digest_before
-    assert {path.name for path in compressed.input.parent.iterdir()} == {"in.onnx", "out.onnx", "report.json"}
+    names = {"in.onnx", "out.onnx", "report.json", "report.html", "report.md"}
+    assert {path.name for path in compressed.input.parent.iterdir()} == names
 
 
 def test_compress_report_is_the_run_as_json(compressed: Compressed) -> None:
@@ -107,6 +112,48 @@ def test_compress_report_is_the_run_as_json(compressed: Compressed) -> None:
     assert set(report) == _fields(onnx_layermerge.Report)
     assert report["speedup"]["low"] >= 1.05
     assert report["output"] == str(compressed.output)
+    assert report["command"][:3] == ["compress", str(compressed.input), str(compressed.output)]
+    assert report["keys"]["output"] == hashlib.sha256(compressed.output.read_bytes()).hexdigest()
+    assert report["keys"]["input"] == compressed.digest_before
+    assert [line["name"] for line in report["before"]["lines"] if line["kind"] == "conv"] == [
+        f"Conv_c{number}" for number in range(5)
+    ]
+    made = [line["name"] for line in report["after"]["lines"] if line["kind"] == "conv"]
+    assert made == [node.name for node in onnx.load(compressed.output).graph.node if node.op_type == "Conv"]
+    assert report["points"] and report["drop_only"] and report["keys"]["versions"]["onnx"] == onnx.__version__
+
+
+def test_compress_writes_a_page_and_a_summary_of_the_same_run(compressed: Compressed) -> None:
+    report = from_json(compressed.report.read_text())
+    assert compressed.page.read_text(encoding="utf-8") == render_html(report)
+    assert compressed.summary.read_text(encoding="utf-8") == render_markdown(report)
+    assert "--speedup 1.05" in compressed.summary.read_text(encoding="utf-8")
+
+
+def test_explain_and_diff_tell_of_the_same_blocks(compressed: Compressed, run) -> None:
+    report = from_json(compressed.report.read_text())
+    names = [name for block in report.blocks for name in block.replaced]
+    explained = run("explain", compressed.output)
+    assert explained.exit_code == 0 and explained.stderr == ""
+    for part in ("compressed by olm", f"Replaced: {len(report.blocks)}", "asked    1.05×", names[0]):
+        assert part in explained.stdout, part
+    one = run("explain", compressed.output, names[0])
+    assert one.stdout.startswith(names[0]) and "KL" in one.stdout and len(one.stdout.splitlines()) == 2
+    found = _json(run("explain", compressed.output, "--json"))
+    assert {conv["name"] for conv in found["convs"] if conv["fate"] == "gone"} == set(names)
+    differ = run("diff", compressed.input, compressed.output)
+    assert differ.exit_code == 0 and f"Convolutions that are gone: {len(names)}" in differ.stdout
+    assert "Metadata" in differ.stdout and "olm.plan" in differ.stdout
+    found = _json(run("diff", compressed.input, compressed.output, "--json"))
+    assert {conv["name"] for conv in found["gone"]} == set(names)
+    assert "nothing differs" in run("diff", compressed.input, compressed.input).stdout
+
+
+def test_explain_of_a_file_without_a_record_or_a_name_that_is_none(compressed: Compressed, run) -> None:
+    bare = run("explain", compressed.input)
+    assert bare.exit_code == 1 and bare.stdout == "" and "no record of olm compress" in bare.stderr
+    none = run("explain", compressed.output, "nothing-like-it")
+    assert none.exit_code == 2 and "nothing-like-it" in none.stderr and len(none.stderr.splitlines()) == 1
 
 
 def test_compress_json_without_data_warns_on_stderr(model, timings, run) -> None:
@@ -144,14 +191,14 @@ def test_plan_prints_the_frontier_and_writes_no_model(compressed: Compressed, mo
     assert list(model.parent.iterdir()) == [model]
 
 
-def test_plan_table_is_spread_over_the_frontier() -> None:
-    points = [FrontierPoint(1 + step / 1000, float(step), ()) for step in range(1001)]
-    rows = spread(points, 12)
+def test_plan_table_is_spread_over_the_time_saved() -> None:
+    points = [FrontierPoint(1 / (1 - step / 1250), float(step), ()) for step in range(1001)]  # up to 5×
+    rows = spread(points, 12, lambda point: point.speedup)
     assert len(rows) == 12
     assert (rows[0], rows[-1]) == (points[0], points[-1])
-    gaps = np.diff([row.speedup for row in rows])
-    assert gaps.max() < 1.05 * gaps.min()
-    assert spread(points[:5], 12) == points[:5]
+    gaps = -np.diff([1 / row.speedup for row in rows])
+    assert 0 < gaps.max() < 1.05 * gaps.min()
+    assert spread(points[:5], 12, lambda point: point.speedup) == points[:5]
 
 
 def test_verify_holds_a_gate(compressed: Compressed, store, run) -> None:

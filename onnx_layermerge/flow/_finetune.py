@@ -1,0 +1,349 @@
+"""A compressed model's weights, trained on towards what the original answers; the graph stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_layermerge.data import ImageOptions
+from onnx_layermerge.errors import DataError, ModelError, UsageError
+from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
+from onnx_layermerge.flow._training_samples import training_samples
+from onnx_layermerge.graph import Network, bind_shapes, check_target, load, network_of, read, to_bytes, write
+from onnx_layermerge.importance import Divergence
+from onnx_layermerge.recover.training import Check, Options, Trained, put_back, require_torch, train
+from onnx_layermerge.verify import user_function
+
+__all__ = ["FinetuneReport", "finetune"]
+
+DEFAULT_MINUTES = 10.0
+# More say nothing new, and each is held twice in a step.
+MOST_TAPS = 12
+# What of the run is noted in the file.
+NOTE = "olm.finetune"
+
+NO_GAIN = (
+    "no weights that were tried are closer to the original on the held-out samples than those of {compressed}, so "
+    "{output} has these: give more samples, or more time"
+)
+NOT_FINITE = (
+    "the loss was NaN or infinite at step {step}, so the training ended there; the weights are the best of those before"
+)
+ENDED_EARLY = (
+    "held-out samples were far worse off than at the start for long, so the training ended at step {step}; a smaller "
+    "--lr may do better"
+)
+
+
+@dataclass(frozen=True)
+class FinetuneReport:
+    """What a fine-tuning did; all but ``seconds`` and ``samples_per_s`` of samples that no step has seen.
+
+    ``start`` and ``end`` say how far the outputs lie from the original's with the weights of ``compressed`` and with
+    those in ``output``; ``start_loss`` and ``end_loss`` are the loss of the training there, without features.
+    ``ended`` is "done", "time" (before the steps were done), "early" or "nan".  ``rate`` is the largest step, relative
+    to a channel's weights.  ``taps`` are the values that were compared as features.  ``process`` is 0 in the process
+    that wrote the file.
+    """
+
+    input: str
+    compressed: str
+    output: str
+    loss: str
+    device: str
+    precision: str
+    steps: int
+    resumed_at: int
+    rate: float
+    batch: int
+    samples: int
+    held_out: int
+    start: Divergence
+    end: Divergence
+    start_loss: float
+    end_loss: float
+    improved: bool
+    changed: tuple[str, ...]
+    taps: tuple[str, ...]
+    checks: tuple[Check, ...]
+    ended: str
+    seconds: float
+    samples_per_s: float
+    seed: int
+    warnings: tuple[str, ...]
+    process: int = 0
+
+
+def finetune(
+    input: str | Path,
+    compressed: str | Path,
+    output: str | Path,
+    *,
+    data: object,
+    val: object = None,
+    images: ImageOptions | None = None,
+    samples: int = 4096,
+    labels: str | None = None,
+    label_weight: float = 0.5,
+    loss: str | Callable[..., Any] = "kl",
+    feature_weight: float = 0.0,
+    minutes: float | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
+    batch: int = 32,
+    ema: float = 0.99,
+    augment: bool = True,
+    device: str = "cpu",
+    precision: str = "fp32",
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_minutes: float = 5.0,
+    resume: bool = False,
+    seed: int = 0,
+    progress: Progress = quiet,
+) -> FinetuneReport:
+    """Write ``compressed`` with weights that bring its outputs closer to those of ``input``.
+
+    The graph is that of ``compressed``, so ``output`` is as fast.  Nothing needs labels: what is right is what
+    ``input`` answers.  Started by ``torchrun``, all processes share the batch, and the first one writes.
+
+    Args:
+        data: samples as for ``compress``.
+        val: samples that decide which weights are best; None holds back a quarter of ``data``.
+        samples: at most this many of each source are used.
+        labels: the array in ``data`` (and ``val``) that holds class numbers, whose cross-entropy is mixed in with
+            ``label_weight`` (0 to 1).
+        loss: "kl": KL divergence for class scores, squared error relative to the spread for other floats; else
+            ``script.py:function`` or a callable, which gets (outputs, the original's outputs, labels or None), dicts of
+            torch tensors, and returns a tensor of one number that is to become small.
+        feature_weight: of the relative squared error of values inside that both models have at the ends of blocks.
+        minutes: the training ends by then; where ``steps`` are not given the schedule goes by it (10).
+        steps: the schedule's.
+        lr: the largest step relative to the size of a channel's weights; None tries a few for a few steps.
+        batch: samples of a step, over all processes; for a model of a fixed batch the next lower multiple of that.
+        ema: share of the earlier steps' mean that each step keeps in the weights that are judged; 0 turns it off.
+        augment: vary pictures (mirror images, small shifts).
+        device: "cpu", "cuda" (in several processes: each its own) or "cuda:N".
+        precision: "fp32", or "bf16" for products and convolutions while training; the file keeps its types.
+        checkpoint: file that the state is written to every ``checkpoint_minutes`` and when the process is asked to end
+            (SIGTERM, Ctrl-C); with ``resume`` it is gone on from, where it is there.
+
+    Raises:
+        OlmError: with one sentence and an exit code; nothing is written then.
+        KeyboardInterrupt: asked to end; only the checkpoint is written.
+    """
+    require_torch()
+    _check_words(label_weight, feature_weight, minutes, steps, lr, batch, ema, precision, checkpoint_minutes, samples)
+    if resume and checkpoint is None:
+        raise UsageError("--resume goes on from a checkpoint; name it with --checkpoint.")
+    target = check_target(output, not_over=input)
+    check_target(output, not_over=compressed)
+    kept = None if checkpoint is None else _checkpoint_target(checkpoint, input, compressed, target)
+    user = None if loss == "kl" else user_function(loss, "--loss")
+
+    progress("read", 0, 1, str(input))
+    student = load(compressed)
+    _check_interface(load(input), student, input, compressed)
+    network = read(input, shapes=shapes)
+    progress("read", 1, 1, str(input))
+    bound = bind_shapes(network.inputs, shapes or {})
+    prepared = Prepared(network, bound, {}, data_batch(network, bound), (), ())
+    options_of_images = images or ImageOptions()
+    fit, held_out, digest, warnings = training_samples(prepared, data, val, options_of_images, samples, labels, seed)
+    own = prepared.batch if _fixes_batch(network) else None
+    batch = _whole_batch(batch, own)
+    if len(fit) < batch:
+        raise DataError(
+            f"{fit.source} leaves {len(fit)} samples to learn from, fewer than a batch of {batch}: add more, or lower "
+            "--batch."
+        )
+    name = "kl" if user is None else user.source
+    options = Options(
+        loss=user,
+        labels=labels,
+        feature_weight=feature_weight,
+        taps=_block_ends(network, student) if feature_weight else (),
+        label_weight=label_weight,
+        steps=steps,
+        minutes=DEFAULT_MINUTES if minutes is None and steps is None else minutes,
+        rate=lr,
+        batch=batch,
+        own_batch=own,
+        seed=seed,
+        device=device,
+        precision=precision,
+        ema=ema,
+        augment=augment,
+        checkpoint=kept,
+        checkpoint_minutes=checkpoint_minutes,
+        resume=resume,
+    )
+    options = replace(options, fingerprint=_fingerprint(options, name, network, student, digest))
+    found = train(student, network.model, fit, held_out, options, lambda *told: progress("train", *told))
+    changed = put_back(student, found.weights)
+    student.metadata_props[NOTE] = json.dumps(_note(found, name, digest, seed), sort_keys=True)
+    if found.process == 0:
+        write(student, target)
+    return FinetuneReport(
+        input=str(input),
+        compressed=str(compressed),
+        output=str(output),
+        loss=name,
+        device=device,
+        precision=precision,
+        steps=found.steps,
+        resumed_at=found.resumed_at,
+        rate=found.rate,
+        batch=batch,
+        samples=len(fit),
+        held_out=len(held_out),
+        start=found.start_divergence,
+        end=found.divergence,
+        start_loss=found.start_value,
+        end_loss=found.value,
+        improved=found.improved,
+        changed=changed,
+        taps=found.taps,
+        checks=found.checks,
+        ended=found.ended,
+        seconds=round(found.seconds, 3),
+        samples_per_s=found.samples_per_s,
+        seed=seed,
+        warnings=(*warnings, *_said(found, str(compressed), str(output))),
+        process=found.process,
+    )
+
+
+def _check_words(
+    label_weight: float,
+    feature_weight: float,
+    minutes: float | None,
+    steps: int | None,
+    lr: float | None,
+    batch: int,
+    ema: float,
+    precision: str,
+    checkpoint_minutes: float,
+    samples: int,
+) -> None:
+    """UsageError for the first value that makes no sense, whatever the models."""
+    above = (
+        ("--minutes", minutes), ("--steps", steps), ("--lr", lr), ("--batch", batch),
+        ("--checkpoint-minutes", checkpoint_minutes), ("--samples", samples - 1),
+    )  # fmt: skip
+    for option, value in above:
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{option} is too small or no number; give a larger one.")
+    if not 0 <= label_weight <= 1 or not 0 <= ema < 1:
+        raise UsageError("--label-weight lies between 0 and 1, and --ema is at least 0 and below 1.")
+    if not 0 <= feature_weight < math.inf:
+        raise UsageError("--feature-weight is a number of at least 0.")
+    if precision not in ("fp32", "bf16"):
+        raise UsageError(f"--precision {precision} is none to train in; choose fp32 or bf16.")
+
+
+def _checkpoint_target(
+    checkpoint: str | Path, input: str | Path, compressed: str | Path, target: Path
+) -> Path:
+    kept = check_target(checkpoint, not_over=input)
+    check_target(checkpoint, not_over=compressed)
+    if kept.resolve() == target.resolve():
+        raise UsageError(f"--checkpoint {kept} is the output itself; choose another file.")
+    return kept
+
+
+def _check_interface(first: ir.Model, second: ir.Model, input: str | Path, compressed: str | Path) -> None:
+    one, other = network_of(first), network_of(second)
+    if one.inputs != other.inputs or one.outputs != other.outputs:
+        raise ModelError(
+            f"{compressed} has other inputs or outputs than {input}; give the original and what was made of it."
+        )
+
+
+def _fixes_batch(network: Network) -> bool:
+    """Whether an input or output says how many samples there are."""
+    values = (*network.model.graph.inputs, *network.model.graph.outputs)
+    return any(value.shape and isinstance(value.shape[0], int) for value in values)
+
+
+def _whole_batch(batch: int, own: int | None) -> int:
+    """In every process a multiple of what the model takes at once."""
+    if own is None:
+        return batch
+    step = own * int(os.environ.get("WORLD_SIZE", "1"))
+    return max(1, batch // step) * step
+
+
+# --- features, notes --------------------------------------------------------------------------------------------
+
+
+def _block_ends(network: Network, student: ir.Model) -> tuple[str, ...]:
+    """Values that both models have and through which alone everything passes; where there are hardly any (long skips),
+    those that joins write."""
+    there = {str(value.name) for node in student.graph for value in node.outputs} - set(network.outputs)
+    last = max(network.convs, default=0)
+    # Behind the last convolution a value says little that the outputs do not.
+    shared = [
+        position
+        for position, node in enumerate(network.order[:last])
+        if node.outputs and node.outputs[0].name in there
+    ]
+    names = {position: str(network.order[position].outputs[0].name) for position in shared}
+    ends = [names[p] for p in shared if network.live_at(p + 1) == [names[p]]]
+    if len(ends) < 2:
+        ends = [names[p] for p in shared if network.order[p].op_type in ("Add", "Concat")]
+    if len(ends) <= MOST_TAPS:
+        return tuple(ends)
+    return tuple(ends[round(place)] for place in np.linspace(0, len(ends) - 1, MOST_TAPS))
+
+
+def _fingerprint(options: Options, loss: str, network: Network, student: ir.Model, digest: str) -> dict[str, str]:
+    """What the steps depend on; minutes and the device are free to change."""
+    return {
+        "the original": network.digest,
+        "the compressed model": hashlib.sha256(to_bytes(student)).hexdigest(),
+        "the data": digest,
+        "--loss": loss,
+        "--feature-weight": repr(options.feature_weight),
+        "--label-weight": repr(options.label_weight),
+        "--steps": repr(options.steps),
+        "--lr": repr(options.rate),
+        "--batch": repr(options.batch),
+        "--seed": repr(options.seed),
+        "--precision": options.precision,
+        "--ema": repr(options.ema),
+        "--augment": repr(options.augment),
+    }
+
+
+def _note(found: Trained, loss: str, digest: str, seed: int) -> dict[str, Any]:
+    return {
+        "steps": found.steps,
+        "loss": loss,
+        "data.sha256": digest,
+        "seed": seed,
+        "rate": found.rate,
+        "improved": found.improved,
+        "held_out.before": found.start_value,
+        "held_out.after": found.value,
+    }
+
+
+def _said(found: Trained, compressed: str, output: str) -> tuple[str, ...]:
+    said = []
+    if found.ended == "nan":
+        said.append(NOT_FINITE.format(step=found.at))
+    if found.ended == "early":
+        said.append(ENDED_EARLY.format(step=found.at))
+    if not found.improved:
+        said.append(NO_GAIN.format(compressed=compressed, output=output))
+    return tuple(said)

@@ -1,0 +1,152 @@
+"""The held-out samples: the original's answers once, the student's whenever it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from threading import Lock
+
+import numpy as np
+import torch
+
+from onnx_layermerge.data import Calibration
+from onnx_layermerge.errors import DataError
+from onnx_layermerge.importance import Divergence, divergence, spread_of
+from onnx_layermerge.recover.training._call import Tensor
+from onnx_layermerge.recover.training._losses import Objective, check_labels
+from onnx_layermerge.recover.training._module import OnnxModule
+from onnx_layermerge.recover.training._options import Options
+
+__all__ = ["HeldOut", "to_device"]
+
+SIZE = 32
+# Samples that taps are looked at with.
+PROBES = 64
+# From here on a feature says nothing of what it stands for; below, it never changed.
+USELESS, UNCHANGED = 0.9, 1e-10
+
+Arrays = dict[str, np.ndarray]
+
+
+def to_device(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    """Inputs as tensors; floats in float32 unless they are float64."""
+    found = {}
+    for name, values in arrays.items():
+        narrow = values.dtype.kind not in "iub" and values.dtype != np.float64
+        array = np.ascontiguousarray(values, np.float32) if narrow else np.ascontiguousarray(values)
+        if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+            array = array.astype(np.int64)
+        found[name] = torch.from_numpy(array).to(device)
+    return found
+
+
+class HeldOut:
+    """
+    Raises:
+        DataError: there are too few samples for a batch of the model, the original's outputs on them are not finite, or
+            a label is out of range.
+    """
+
+    def __init__(
+        self,
+        teacher: OnnxModule,
+        data: Calibration,
+        options: Options,
+        device: torch.device,
+        lock: Lock,
+        outputs: Sequence[str],
+    ) -> None:
+        self._data, self._device, self._lock = data, device, lock
+        self._size = options.own_batch or SIZE
+        self._fixed, self._labels = options.own_batch is not None, options.labels
+        if options.own_batch and len(data) < options.own_batch:
+            raise DataError(
+                f"{data.source} leaves {len(data)} samples to judge by, but the model takes {options.own_batch} at "
+                "once: add more."
+            )
+        self._wanted = []
+        for arrays in self._batches():
+            with torch.no_grad():
+                found = teacher(to_device(arrays, device))
+            self._wanted.append({name: found[name].cpu().numpy() for name in outputs})
+        for name in outputs:
+            if not all(np.isfinite(part[name]).all() for part in self._wanted if part[name].dtype.kind == "f"):
+                raise DataError(
+                    f"The original's output '{name}' is NaN or infinite on {data.source}: check the range of the "
+                    "samples, or repair the model."
+                )
+        count = sum(self._counts())
+        self.objective = Objective(options, self._wanted, outputs, count)
+        if self.labelled:
+            classes = self.objective.classes(self._wanted[0])
+            self.check_labels(data, classes)
+
+    @property
+    def labelled(self) -> bool:
+        return self._labels is not None
+
+    def classes(self) -> int:
+        """Of the labels; 0 without labels."""
+        return self.objective.classes(self._wanted[0]) if self.labelled else 0
+
+    def check_labels(self, data: Calibration, classes: int) -> None:
+        """DataError where a label of ``data`` is out of range."""
+        assert self._labels is not None
+        for start in range(0, len(data), 1024):
+            with self._lock:
+                found = data.batch(range(start, min(start + 1024, len(data))))[self._labels]
+            check_labels(found, classes, self._labels, data.source)
+
+    def _counts(self) -> list[int]:
+        """Samples of each batch; what does not fill one is left out where the model's batch is fixed."""
+        whole, rest = divmod(len(self._data), self._size)
+        return [self._size] * whole + ([rest] if rest and not self._fixed else [])
+
+    def _batches(self, limit: int | None = None) -> Iterator[Arrays]:
+        start = 0
+        for count in self._counts():
+            with self._lock:
+                arrays = self._data.batch(range(start, start + count))
+            yield arrays
+            start += count
+            if limit is not None and start >= limit:
+                return
+
+    def judge(self, student: OnnxModule) -> tuple[float, Divergence]:
+        """The loss without features, mean over samples, and how far the outputs lie apart."""
+        total, got = 0.0, []
+        for arrays, exact, count in zip(self._batches(), self._wanted, self._counts(), strict=True):
+            feeds = to_device(arrays, self._device)
+            with torch.no_grad():
+                found = student(feeds)
+                wanted = {name: torch.from_numpy(values).to(self._device) for name, values in exact.items()}
+                value = self.objective.judged(found, wanted, feeds.get(self._labels or ""), count)
+            total += count * float(value)
+            got.append({name: found[name].cpu().numpy() for name in exact})
+        names = [name for name in self._wanted[0] if _joins([part[name] for part in self._wanted])]
+        one, other = ({n: np.concatenate([p[n] for p in parts]) for n in names} for parts in (self._wanted, got))
+        return total / sum(self._counts()), divergence(one, other)
+
+    def tap(self, teacher: OnnxModule, student: OnnxModule, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the values in both models that still stand for the same thing and did change; they are compared from
+        now on."""
+        errors, spreads = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+        count = 0
+        for arrays in self._batches(PROBES):
+            feeds = to_device(arrays, self._device)
+            with torch.no_grad():
+                wanted, got = teacher(feeds, names), student(feeds, names)
+            count += len(next(iter(arrays.values())))
+            for name in names:
+                one, other = wanted[name].cpu().numpy(), got[name].cpu().numpy()
+                if one.shape != other.shape:
+                    errors[name] = float("inf")
+                    continue
+                errors[name] += float(np.square(one.astype(np.float64) - other).sum())
+                spreads[name] += spread_of(one)
+        kept = {n: spreads[n] / count for n in names if UNCHANGED < errors[n] / spreads[n] < USELESS}
+        self.objective.add_features(kept)
+        return tuple(kept)
+
+
+def _joins(parts: Sequence[np.ndarray]) -> bool:
+    return all(part.ndim for part in parts) and len({part.shape[1:] for part in parts}) == 1

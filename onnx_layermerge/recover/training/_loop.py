@@ -1,0 +1,356 @@
+"""The training: steps, looks at held-out samples, checkpoints; the best weights by those looks are what comes out.
+
+The rate follows one cycle: up over the first tenth, down along a cosine.  How far it is, is the share of the steps, or
+of the minutes where only these are given: then nothing has to be known about the machine, and it always comes to its
+end.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from onnx_layermerge.data import Calibration
+from onnx_layermerge.errors import DataError, ModelError
+from onnx_layermerge.importance import Divergence
+from onnx_layermerge.recover.training._batches import Batches
+from onnx_layermerge.recover.training._call import Tensor
+from onnx_layermerge.recover.training._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from onnx_layermerge.recover.training._held_out import HeldOut, to_device
+from onnx_layermerge.recover.training._interrupts import Interrupts
+from onnx_layermerge.recover.training._module import OnnxModule
+from onnx_layermerge.recover.training._options import Check, Options, Progress, Trained
+from onnx_layermerge.recover.training._processes import Processes, device_of, joined
+from onnx_layermerge.recover.training._steps import Stepper
+
+__all__ = ["run"]
+
+# Relative to a channel's weights; the largest first.  Networks differ by a factor of a hundred in what they bear.
+RATES = (3e-2, 8e-3, 2e-3, 5e-4, 1.2e-4)
+# Steps at least and at most, and share of the whole, that each is tried for; a loss so many times the first ends a try.
+TRIED, TRIED_SHARE, SPOILT = (5, 40), 0.03, 4.0
+WARM_UP, LEAST_RATE = 0.1, 0.02
+# Looks at held-out samples in all, and how many in a row end the training where they are this many times as bad as the
+# start.  Nothing new for long is no reason: while the rate is high many stand still, or lose, that gain as it falls.
+CHECKS, PATIENCE, HOPELESS = 20, 8, 1.5
+# To count, the start has to be beaten by this share of its loss, and by what float32 rounds away.
+GAIN, ROUNDING = 1e-3, 1e-7
+
+
+def run(
+    student: ir.Model,
+    teacher: ir.Model,
+    data: Calibration,
+    held_out: Calibration,
+    options: Options,
+    progress: Progress = lambda done, total, what: None,
+) -> Trained:
+    """Train ``student``'s weights towards what ``teacher`` answers; neither model is changed.
+
+    Raises:
+        ModelError: an operator of one of them is not known, or nothing of the student can be learned.
+        DataError: the data do not fit, or the loss is not finite before the first step.
+        UsageError, DeviceError: see ``device_of``; the loss of the user's own failed.
+        KeyboardInterrupt: asked to end; the checkpoint is written.
+    """
+    with joined(device_of(options.device)) as processes, Interrupts(options.checkpoint is not None) as interrupts:
+        training = _Training(student, teacher, data, held_out, options, processes, interrupts, progress)
+        try:
+            return training.whole()
+        finally:
+            training.batches.close()
+
+
+def cycle(share: float) -> float:
+    """The part of the largest rate at ``share`` of the training."""
+    if share < WARM_UP:
+        return max(LEAST_RATE, share / WARM_UP)
+    return max(LEAST_RATE, 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP))))
+
+
+class _Training:
+    def __init__(
+        self,
+        student: ir.Model,
+        teacher: ir.Model,
+        data: Calibration,
+        held_out: Calibration,
+        options: Options,
+        processes: Processes,
+        interrupts: Interrupts,
+        progress: Progress,
+    ) -> None:
+        self.began = time.monotonic()
+        self.options, self.processes, self.interrupts, self.progress = options, processes, interrupts, progress
+        device = processes.device
+        self.student = OnnxModule(student).to(device)
+        self.teacher = OnnxModule(teacher).to(device).requires_grad_(False)
+        if not self.student.weights:
+            raise ModelError("The compressed model has no weights that could be trained; give one with convolutions.")
+        self.batches = Batches(
+            data,
+            options.batch,
+            options.seed,
+            augment=options.augment,
+            labels=options.labels,
+            rank=processes.rank,
+            count=processes.count,
+        )
+        outputs = [name for name in self.teacher.output_names if name in self.student.output_names]
+        self.held_out = HeldOut(self.teacher, held_out, options, device, self.batches.lock, outputs)
+        if self.held_out.labelled:
+            self.held_out.check_labels(data, self.held_out.classes())
+        self.objective = self.held_out.objective
+        self.taps: tuple[str, ...] = ()
+        if options.feature_weight and options.taps:
+            self.taps = self.held_out.tap(self.teacher, self.student, options.taps)
+        self.stepper = Stepper(self.student.weights, ema=options.ema, clip=options.clip)
+        self.step, self.elapsed_before, self.trained_s, self.trained_steps = 0, 0.0, 0.0, 0
+        self.best: list[Tensor] = []
+        self.checks, self.losses = [], []
+        self.resumed_at = 0
+
+    checks: list[Check]
+    losses: list[float]
+
+    def whole(self) -> Trained:
+        start_value, start_divergence = self._judged(None)
+        if not math.isfinite(start_value):
+            raise DataError(
+                "The loss on held-out samples is NaN or infinite before the first step: check the samples, the "
+                "compressed model's outputs and --loss."
+            )
+        own = self.options.loss is not None
+        self.start_value = start_value
+        self.best_value = start_value - GAIN * abs(start_value) - (0.0 if own else ROUNDING)
+        saved = self._saved()
+        if saved is not None:
+            self._restore(saved)
+        else:
+            self.rate = self._fastest(start_value) if self.options.rate is None else self.options.rate
+        ended = self._steps()
+        value, apart = (start_value, start_divergence) if not self.best else self._judged(self.best)
+        return Trained(
+            weights=self.stepper.arrays(self.best) if self.best else {},
+            steps=self.step,
+            rate=self.rate,
+            start_value=start_value,
+            value=value,
+            start_divergence=start_divergence,
+            divergence=apart,
+            checks=tuple(self.checks),
+            ended=ended,
+            at=self.step,
+            seconds=self._elapsed_s(),
+            samples_per_s=self.trained_steps * self.options.batch / max(self.trained_s, 1e-9),
+            taps=self.taps,
+            resumed_at=self.resumed_at,
+            process=self.processes.rank,
+        )
+
+    # --- steps ---------------------------------------------------------------------------------------------
+
+    def _steps(self) -> str:
+        """Until the end, one way or another; which it was."""
+        saved_at = time.monotonic()
+        while True:
+            share, asked = self.processes.said([self._share(), float(self.interrupts.asked)])
+            if asked:
+                self._save()
+                raise KeyboardInterrupt
+            if share >= 1:
+                break
+            began = time.monotonic()
+            loss = self._one(self.step, self.rate * cycle(share))
+            if not math.isfinite(loss):
+                self.step += 1
+                return "nan"
+            self.step += 1
+            self.losses.append(loss)
+            self.trained_s += time.monotonic() - began
+            self.trained_steps += 1
+            self._tell(loss)
+            if self._check_due(share):
+                self._check()
+                if self._lost():
+                    return "early"
+            if time.monotonic() - saved_at > 60 * self.options.checkpoint_minutes:
+                self._save()
+                saved_at = time.monotonic()
+        if self.losses:
+            self._check()
+        by_steps = self.options.steps is not None and self.step >= self.options.steps
+        return "done" if by_steps or self.options.steps is None else "time"
+
+    def _one(self, step: int, rate: float) -> float:
+        """One step at ``rate``; its loss, mean over the samples of all processes."""
+        arrays = self.batches.at(step)
+        count = len(next(iter(arrays.values())))
+        size = min(self.options.own_batch or count, count)
+        loss = torch.zeros((), device=self.processes.device)
+        self.stepper.clear()
+        for start in range(0, count, size):
+            part = {name: values[start : start + size] for name, values in arrays.items()}
+            loss += self._backward(part, size)
+        gradients, mean = self.processes.summed(self.stepper.gradients(), loss)
+        if math.isfinite(mean):
+            self.stepper.step(gradients, rate)
+        return mean
+
+    def _backward(self, part: Mapping[str, np.ndarray], size: int) -> Tensor:
+        """Gradients of a part of the batch, added; its part of the mean loss."""
+        feeds = to_device(part, self.processes.device)
+        with torch.no_grad():
+            wanted = self.teacher(feeds, self.taps)
+        with self._types():
+            got = self.student(feeds, self.taps)
+        labels = feeds.get(self.options.labels or "")
+        loss = self.objective.training(got, wanted, labels, size) * (size / self.options.batch)
+        if loss.requires_grad:
+            loss.backward()
+        return loss.detach()
+
+    def _types(self) -> AbstractContextManager[object]:
+        if self.options.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.processes.device.type, dtype=torch.bfloat16)
+
+    def _fastest(self, start_value: float) -> float:
+        """The rate whose first steps bring held-out samples closest, from the largest on down until a smaller one does
+        worse; the smallest where none brings them closer."""
+        best, found = start_value, RATES[-1]
+        for number, rate in enumerate(RATES):
+            self.progress(number, len(RATES), f"trying rate {rate:g}")
+            value = self._tried(rate)
+            if self.processes.said([self.interrupts.asked])[0]:
+                raise KeyboardInterrupt
+            if value < best:
+                best, found = value, rate
+            elif best < start_value:
+                break
+        return found
+
+    def _tried(self, rate: float) -> float:
+        """The loss of held-out samples behind a short training from the start; then all is as before.
+
+        It has a cycle of its own: at a high rate the steps' noise hides what they have reached.
+        """
+        least, most = TRIED
+        steps, minutes = self.options.steps, self.options.minutes
+        steps = most if steps is None else max(least, min(most, round(TRIED_SHARE * steps)))
+        began, first = time.monotonic(), 0.0
+        for step in range(steps):
+            spent = 0.0 if minutes is None else (time.monotonic() - began) / (TRIED_SHARE * 60 * minutes)
+            # All processes have to leave the loop at the same step.
+            (share,) = self.processes.said([max(step / steps, spent)])
+            if share >= 1:
+                break
+            loss = self._one(step, rate * cycle(share))
+            first = loss if step == 0 else first
+            if not loss <= SPOILT * abs(first):
+                break
+        value = self._judged(self.stepper.moved)[0]
+        self.stepper.reset()
+        return value if math.isfinite(value) else math.inf
+
+    # --- looks ---------------------------------------------------------------------------------------------
+
+    def _judged(self, moved: list[Tensor] | None) -> tuple[float, Divergence]:
+        """The weights at d = ``moved`` (None: the start) on held-out samples; the first process looks."""
+        self.stepper.show(moved)
+        told = [0.0] * 4
+        if self.processes.rank == 0:
+            value, apart = self.held_out.judge(self.student)
+            told = [value, apart.kl, apart.relative, apart.agreement]
+        value, *rest = self.processes.said(told)
+        self.stepper.show(self.stepper.moved)
+        return value, Divergence(*rest)
+
+    def _check_due(self, before: float) -> bool:
+        """Whether the step that is done led over one of the marks."""
+        if self.options.steps is not None:
+            share = self.step / self.options.steps
+        else:
+            (share,) = self.processes.said([self._share()])
+        return math.floor(min(share, 1 - 1e-9) * CHECKS) > math.floor(before * CHECKS)
+
+    def _check(self) -> None:
+        judged = self.stepper.judged()
+        value = self._judged(judged)[0]
+        mean = float(np.mean(self.losses))
+        self.losses.clear()
+        self.checks.append(Check(self.step, mean, value))
+        if math.isfinite(value) and value < self.best_value:
+            self.best, self.best_value = judged, value
+
+    def _lost(self) -> bool:
+        """Whether to end early."""
+        most = self.start_value + (HOPELESS - 1) * abs(self.start_value) + ROUNDING
+        return len(self.checks) >= PATIENCE and all(not check.value <= most for check in self.checks[-PATIENCE:])
+
+    # --- time ----------------------------------------------------------------------------------------------
+
+    def _elapsed_s(self) -> float:
+        return self.elapsed_before + time.monotonic() - self.began
+
+    def _share(self) -> float:
+        """How much of the training is behind; 1 ends it."""
+        minutes, steps = self.options.minutes, self.options.steps
+        spent = 0.0 if minutes is None else self._elapsed_s() / (60 * minutes)
+        if steps is None or spent >= 1:
+            return spent
+        return self.step / steps
+
+    def _tell(self, loss: float) -> None:
+        options = self.options
+        pace = self.trained_s / self.trained_steps
+        left_s = math.inf if options.steps is None else (options.steps - self.step) * pace
+        if options.minutes is not None:
+            left_s = min(left_s, 60 * options.minutes - self._elapsed_s())
+        minutes, seconds = divmod(max(0, round(left_s)), 60)
+        what = f"loss {loss:.4g}, {options.batch / pace:.3g} samples/s, {minutes}:{seconds:02d} left"
+        if options.steps is not None:
+            self.progress(self.step, options.steps, what)
+        else:
+            total = max(1, round(60 * (options.minutes or 0)))
+            self.progress(min(int(self._elapsed_s()), total), total, what)
+
+    # --- checkpoints ---------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self.options.checkpoint is None or self.processes.rank:
+            return
+        save_checkpoint(
+            self.options.checkpoint,
+            Checkpoint(
+                step=self.step,
+                rate=self.rate,
+                elapsed_s=self._elapsed_s(),
+                best_value=self.best_value,
+                checks=tuple(self.checks),
+                losses=tuple(self.losses),
+                fingerprint=self.options.fingerprint or {},
+                tensors={**self.stepper.state(), "best": self.best},
+            ),
+        )
+
+    def _saved(self) -> Checkpoint | None:
+        path = self.options.checkpoint
+        if not self.options.resume or path is None or not path.exists():
+            return None
+        return load_checkpoint(path, self.options.fingerprint or {})
+
+    def _restore(self, saved: Checkpoint) -> None:
+        held = {kind: saved.tensors.get(kind, []) for kind in ("moved", "first", "second", "ema", "best")}
+        self.stepper.restore(held, saved.step)
+        self.best = [tensor.to(self.processes.device) for tensor in held["best"]]
+        self.step, self.rate, self.resumed_at = saved.step, saved.rate, saved.step
+        self.best_value = saved.best_value
+        self.checks, self.losses = list(saved.checks), list(saved.losses)
+        self.elapsed_before = saved.elapsed_s
