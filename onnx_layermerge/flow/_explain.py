@@ -100,7 +100,7 @@ def explain(path: str | Path, node: str | None = None) -> Explanation:
             kept, told = _derived(path, kept)
             notes.append(told)
         convs = _convs(model, blocks, kept, refitted)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise ModelError(
             f"the record in {path} is damaged ({error}); compress the original once more to get a whole one."
         ) from error
@@ -109,7 +109,7 @@ def explain(path: str | Path, node: str | None = None) -> Explanation:
     if "finetune" in record:
         notes.append(
             "olm finetune trained the weights of this file after the record was written: what it says of losses, and "
-            "of weights that are the input's own, is of before"
+            "of weights that were kept, is of before"
         )
     if node is not None:
         convs = _only(convs, node, path)

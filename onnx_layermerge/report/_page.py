@@ -139,7 +139,7 @@ def _network(report: Report) -> Content:
     ]
     words = (
         "Top to bottom, left column before, right column after. Dashed orange was replaced, blue with a thick edge "
-        "stands there now, grey is the input's own, long runs of it are folded"
+        "stands there now, grey was kept, long runs of it are folded"
     )
     words += "; a dashed blue edge is a kept convolution with refitted weights. " if report.refitted else ". "
     words += "In the boxes: kernel, channels in→out, s stride, d dilation, g groups, dw depthwise."
@@ -195,10 +195,11 @@ def _kept(report: Report) -> Content:
         return None
     words = "; ".join(STEPS.get(step, step) for step in report.recovery)
     first = f"After the blocks were replaced, {words}. " if words else ""
-    rest = "Only inside of blocks: all other weights are the input's own, bit for bit."
+    others = "as they were once the model was prepared (norms and scales folded)"
+    rest = f"Only inside of blocks: all other weights are {others}."
     if report.refitted:
         moved = counted(len(report.refitted), "kept convolution")
-        rest = f"The weights of {moved} moved along, those of all others are the input's own, bit for bit:"
+        rest = f"The weights of {moved} moved along, those of all others are {others}:"
     return el(
         "section",
         el("h2", "Finishing the weights"),

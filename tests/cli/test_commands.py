@@ -149,6 +149,20 @@ def test_explain_and_diff_tell_of_the_same_blocks(compressed: Compressed, run) -
     assert "nothing differs" in run("diff", compressed.input, compressed.input).stdout
 
 
+def test_diff_tells_of_a_changed_attribute_and_cuts_it_short(compressed: Compressed, run, tmp_path: Path) -> None:
+    model = onnx.load(compressed.input)
+    node = next(node for node in model.graph.node if node.op_type != "Conv")
+    node.attribute.append(onnx.helper.make_attribute("note", "long " * 40))
+    node.domain = "own"
+    model.opset_import.append(onnx.helper.make_opsetid("own", 1))
+    target = tmp_path / "edited.onnx"
+    onnx.save(model, target)
+    short, whole = run("diff", compressed.input, target), run("diff", compressed.input, target, "--all")
+    assert short.exit_code == whole.exit_code == 0 and "nothing differs" not in short.stdout
+    assert "Nodes that are gone, new or changed: 1" in short.stdout and f"own.{node.op_type}(" in short.stdout
+    assert "long " * 40 in whole.stdout and "long " * 40 not in short.stdout
+
+
 def test_explain_of_a_file_without_a_record_or_a_name_that_is_none(compressed: Compressed, run) -> None:
     bare = run("explain", compressed.input)
     assert bare.exit_code == 1 and bare.stdout == "" and "no record of olm compress" in bare.stderr

@@ -98,7 +98,15 @@ def test_a_file_without_a_record_is_one_sentence(done: tuple[Path, Report]) -> N
 
 @pytest.mark.parametrize(
     "notes",
-    [{"blocks": "{"}, {"blocks": "{}"}, {"blocks": "[3]"}, {"kept": '{"stem":[]}'}, {"refitted": "7"}, {"plan": "x"}],
+    [
+        {"blocks": "{"},
+        {"blocks": "{}"},
+        {"blocks": "[3]"},
+        {"kept": '{"stem":[]}'},
+        {"kept": '{"stem":[Infinity,1]}'},
+        {"refitted": "7"},
+        {"plan": "x"},
+    ],
 )
 def test_a_damaged_record_is_said(done: tuple[Path, Report], notes: dict[str, str]) -> None:
     older = {"blocks": None} if "plan" in notes else {}

@@ -189,5 +189,13 @@ def test_the_page_comes_back_from_the_json() -> None:
     assert render_html(from_json(as_json(whole))) == render_html(whole)
 
 
+@pytest.mark.parametrize("refitted", [(), ("a",)])
+def test_kept_weights_are_not_claimed_to_be_those_of_the_file(refitted: tuple[str, ...]) -> None:
+    """A norm may have been folded into them."""
+    text = Page(render_html(dataclasses.replace(made.everything(), refitted=refitted))).text
+    assert "once the model was prepared (norms and scales folded)" in text
+    assert "bit for bit" not in text and "input's own" not in text
+
+
 def test_the_same_report_gives_the_same_page() -> None:
     assert render_html(made.everything()) == render_html(made.everything())

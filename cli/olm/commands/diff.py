@@ -26,7 +26,7 @@ MOST, LETTERS = 40, 60
 @click.option("--all", "everything", is_flag=True, help="Show long lists and long texts whole.")
 @output_options
 def diff(a: str, b: str, everything: bool, as_json: bool, quiet: bool) -> None:
-    """Show what differs from A to B: convolutions, weights, other operators, inputs and outputs, metadata.
+    """Show what differs from A to B: convolutions, weights, other nodes and their wiring, inputs and outputs, metadata.
 
     Both are compared as they stand in their files; nothing is folded, timed or run.
     """
@@ -47,9 +47,12 @@ def _show(found: Difference, everything: bool) -> None:
     _named("New convolutions", found.new, everything)
     _changed("Convolutions of another size", found.reshaped, everything)
     _weights("Convolutions with other weights", found.reweighted, everything)
+    _named("Convolutions with a bias on one side only", found.biases, everything, "what differs")
     _named("Other tensors that are gone", found.tensors_gone, everything)
     _named("New other tensors", found.tensors_new, everything)
     _weights("Other tensors with other values", found.tensors, everything)
+    _changed("Nodes that are gone, new or changed", found.nodes, everything)
+    _changed("Functions", found.functions, everything)
     if found.operators:
         say()
         rows = [(name, *counts) for name, counts in found.operators.items()]
@@ -58,8 +61,8 @@ def _show(found: Difference, everything: bool) -> None:
     _changed("Metadata", found.metadata, everything)
 
 
-def _named(title: str, items: Sequence[Named], everything: bool) -> None:
-    _rows(title, ("name", "sizes"), [(item.name, _spaced(item.label)) for item in items], everything)
+def _named(title: str, items: Sequence[Named], everything: bool, column: str = "sizes") -> None:
+    _rows(title, ("name", column), [(item.name, _spaced(item.label)) for item in items], everything)
 
 
 def _weights(title: str, items: Sequence[Changed], everything: bool) -> None:
