@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +16,10 @@ import onnx_ir as ir
 from onnx_layermerge.data import ImageOptions
 from onnx_layermerge.errors import DataError, ModelError, UsageError
 from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
+from onnx_layermerge.flow._training_batch import own_batch, whole_batch
+from onnx_layermerge.flow._training_files import training_files
 from onnx_layermerge.flow._training_samples import training_samples
-from onnx_layermerge.graph import Network, bind_shapes, check_target, load, network_of, read, to_bytes, write
+from onnx_layermerge.graph import Network, bind_shapes, load, network_of, read, to_bytes, write
 from onnx_layermerge.importance import Divergence
 from onnx_layermerge.recover.training import Check, Options, Trained, put_back, require_torch, train
 from onnx_layermerge.verify import user_function
@@ -50,6 +51,7 @@ class FinetuneReport:
 
     ``start`` and ``end`` say how far the outputs lie from the original's with the weights of ``compressed`` and with
     those in ``output``; ``start_loss`` and ``end_loss`` are the loss of the training there, without features.
+    ``held_out`` counts the samples that were judged by, less what fills no batch where the model's is fixed.
     ``ended`` is "done", "time" (before the steps were done), "early" or "nan".  ``rate`` is the largest step, relative
     to a channel's weights.  ``taps`` are the values that were compared as features.  ``process`` is 0 in the process
     that wrote the file.
@@ -134,8 +136,8 @@ def finetune(
         augment: vary pictures (mirror images, small shifts).
         device: "cpu", "cuda" (in several processes: each its own) or "cuda:N".
         precision: "fp32", or "bf16" for products and convolutions while training; the file keeps its types.
-        checkpoint: file that the state is written to every ``checkpoint_minutes`` and when the process is asked to end
-            (SIGTERM, Ctrl-C); with ``resume`` it is gone on from, where it is there.
+        checkpoint: a new file that the state is written to every ``checkpoint_minutes`` and when the process is asked
+            to end (SIGTERM, Ctrl-C); with ``resume`` it is gone on from, where it is there.
 
     Raises:
         OlmError: with one sentence and an exit code; nothing is written then.
@@ -143,11 +145,8 @@ def finetune(
     """
     require_torch()
     _check_words(label_weight, feature_weight, minutes, steps, lr, batch, ema, precision, checkpoint_minutes, samples)
-    if resume and checkpoint is None:
-        raise UsageError("--resume goes on from a checkpoint; name it with --checkpoint.")
-    target = check_target(output, not_over=input)
-    check_target(output, not_over=compressed)
-    kept = None if checkpoint is None else _checkpoint_target(checkpoint, input, compressed, target)
+    sources = {"--data": data, "--val": val, "--loss": None if loss == "kl" else loss}
+    target, kept = training_files(output, checkpoint, resume, (input, compressed), sources)
     user = None if loss == "kl" else user_function(loss, "--loss")
 
     progress("read", 0, 1, str(input))
@@ -159,8 +158,8 @@ def finetune(
     prepared = Prepared(network, bound, {}, data_batch(network, bound), (), ())
     options_of_images = images or ImageOptions()
     fit, held_out, digest, warnings = training_samples(prepared, data, val, options_of_images, samples, labels, seed)
-    own = prepared.batch if _fixes_batch(network) else None
-    batch = _whole_batch(batch, own)
+    own = own_batch(prepared, student)
+    batch = whole_batch(batch, own)
     if len(fit) < batch:
         raise DataError(
             f"{fit.source} leaves {len(fit)} samples to learn from, fewer than a batch of {batch}: add more, or lower "
@@ -205,7 +204,7 @@ def finetune(
         rate=found.rate,
         batch=batch,
         samples=len(fit),
-        held_out=len(held_out),
+        held_out=found.judged,
         start=found.start_divergence,
         end=found.divergence,
         start_loss=found.start_value,
@@ -251,36 +250,12 @@ def _check_words(
         raise UsageError(f"--precision {precision} is none to train in; choose fp32 or bf16.")
 
 
-def _checkpoint_target(
-    checkpoint: str | Path, input: str | Path, compressed: str | Path, target: Path
-) -> Path:
-    kept = check_target(checkpoint, not_over=input)
-    check_target(checkpoint, not_over=compressed)
-    if kept.resolve() == target.resolve():
-        raise UsageError(f"--checkpoint {kept} is the output itself; choose another file.")
-    return kept
-
-
 def _check_interface(first: ir.Model, second: ir.Model, input: str | Path, compressed: str | Path) -> None:
     one, other = network_of(first), network_of(second)
     if one.inputs != other.inputs or one.outputs != other.outputs:
         raise ModelError(
             f"{compressed} has other inputs or outputs than {input}; give the original and what was made of it."
         )
-
-
-def _fixes_batch(network: Network) -> bool:
-    """Whether an input or output says how many samples there are."""
-    values = (*network.model.graph.inputs, *network.model.graph.outputs)
-    return any(value.shape and isinstance(value.shape[0], int) for value in values)
-
-
-def _whole_batch(batch: int, own: int | None) -> int:
-    """In every process a multiple of what the model takes at once."""
-    if own is None:
-        return batch
-    step = own * int(os.environ.get("WORLD_SIZE", "1"))
-    return max(1, batch // step) * step
 
 
 # --- features, notes --------------------------------------------------------------------------------------------

@@ -19,6 +19,11 @@ __all__ = ["training_samples"]
 # Share that is held back where no source to judge by is given.
 HELD_OUT = 0.25
 
+SEEN = (
+    "{copies} of the {count} samples to judge by ({val}) are learned from as well ({data}), so what is said of "
+    "held-out samples is too good: give others, or leave --val out"
+)
+
 
 def training_samples(
     prepared: Prepared,
@@ -42,12 +47,25 @@ def training_samples(
     else:
         fit, held_out = opened, _open(prepared, val, images, samples, labels, seed)
         digest += "+" + held_out.digest()
-        warnings += held_out.warnings
+        warnings += (*held_out.warnings, *_seen(fit, held_out))
     network, plain = prepared.network, _unlabelled(fit, labels)
     if network.widened is None:
         doubt = suspicious_range(load_runnable(network.source), network.model, plain, prepared.batch)
         warnings += () if doubt is None else (doubt,)
     return fit, held_out, digest, warnings
+
+
+def _seen(fit: Calibration, held_out: Calibration) -> tuple[str, ...]:
+    """What is to be said where samples that judge are copies of some that are learned from."""
+    learned = set(_prints(fit))
+    copies = sum(each in learned for each in _prints(held_out))
+    if not copies:
+        return ()
+    return (SEEN.format(copies=copies, count=len(held_out), val=held_out.source, data=fit.source),)
+
+
+def _prints(data: Calibration) -> list[bytes]:
+    return [data._prints[int(number)] for number in data._numbers]
 
 
 def _open(

@@ -104,6 +104,17 @@ def test_samples_to_judge_by_may_be_given(desk: Path, tmp_path: Path) -> None:
 
 
 @needs_torch
+def test_samples_that_are_judged_by_and_learned_from_are_a_warning(desk: Path, tmp_path: Path) -> None:
+    seen = tiny.arrays(128)["x"]
+    mixed = np.concatenate([tiny.arrays(30, 2)["x"], seen[5:7]])
+    for val, copies in ((str(desk / "data.npz"), "128 of the 128"), ({"x": mixed}, "2 of the 32")):
+        report = tuned(desk, tmp_path / "out.onnx", steps=1, data={"x": seen}, val=val)
+        assert any(copies in warning and "learned from" in warning for warning in report.warnings)
+    report = tuned(desk, tmp_path / "out.onnx", steps=1, val=str(desk / "val.npz"))
+    assert not any("learned from" in warning for warning in report.warnings)
+
+
+@needs_torch
 def test_features_are_those_at_the_ends_of_blocks(desk: Path, tmp_path: Path) -> None:
     assert tuned(desk, tmp_path / "out.onnx", steps=2, feature_weight=1.0).taps == ("a", "r2")
 
@@ -161,6 +172,69 @@ def test_a_fixed_batch_is_kept_and_steps_are_multiples_of_it(desk: Path, tmp_pat
     words = {"original": tmp_path / "in.onnx", "compressed": tmp_path / "small.onnx"}
     report = tuned(desk, tmp_path / "out.onnx", **words)
     assert report.batch == 30 and report.improved
+    assert report.held_out == 30  # of 32: what fills no batch of 6 is not judged
+
+
+@needs_torch
+def test_an_output_of_constants_fixes_no_batch(desk: Path, tmp_path: Path) -> None:
+    for name in ("in", "small"):
+        model = onnx.load(desk / f"{name}.onnx")
+        grid = np.arange(40, dtype=np.float32).reshape(1, 10, 4)
+        model.graph.initializer.append(numpy_helper.from_array(grid, "grid"))
+        model.graph.node.append(onnx.helper.make_node("Neg", ["grid"], ["priors"]))
+        model.graph.output.append(onnx.helper.make_tensor_value_info("priors", onnx.TensorProto.FLOAT, grid.shape))
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    words = {"original": tmp_path / "in.onnx", "compressed": tmp_path / "small.onnx", "steps": 2}
+    found = tuned(desk, tmp_path / "out.onnx", **words, data={"x": tiny.arrays(40)["x"]}, batch=5)
+    plain = tuned(desk, tmp_path / "plain.onnx", steps=2, data={"x": tiny.arrays(40)["x"]}, batch=5)
+    assert (found.batch, found.held_out) == (5, 10) and found.start == plain.start
+
+
+@needs_torch
+@pytest.mark.parametrize(("asked", "batch"), [(None, 5), (6, 6)], ids=["samples in columns", "a Reshape to 6 rows"])
+def test_a_fixed_first_axis_of_an_output_is_a_batch_where_nothing_else_runs(
+    desk: Path, tmp_path: Path, asked: int | None, batch: int
+) -> None:
+    for name in ("in", "small"):
+        model = onnx.load(desk / f"{name}.onnx")
+        if asked is None:
+            node, shape = onnx.helper.make_node("Transpose", ["scores"], ["y"], perm=[1, 0]), [5, "N"]
+        else:
+            model.graph.initializer.append(numpy_helper.from_array(np.array([asked, 5], np.int64), "rows"))
+            node, shape = onnx.helper.make_node("Reshape", ["scores", "rows"], ["y"]), [asked, 5]
+        model.graph.node.append(node)
+        del model.graph.output[:]
+        model.graph.output.append(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape))
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    words = {"original": tmp_path / "in.onnx", "compressed": tmp_path / "small.onnx", "steps": 2}
+    words["shapes"] = {"x": (asked or 1, 3, 8, 8)}
+    report = tuned(desk, tmp_path / "out.onnx", **words, data={"x": tiny.arrays(40)["x"]}, batch=5)
+    assert report.batch == batch and report.held_out == (10 if asked is None else 6)
+    assert 0 <= report.start.agreement <= 1  # one score for each class, either way
+
+
+@needs_torch
+def test_an_output_in_which_another_axis_counts_samples(desk: Path, tmp_path: Path) -> None:
+    """[row, sample, class]: batches of other sizes are joined, and judged as they would be with samples first."""
+    net = zoo.Net(seed=3)
+    value = net.relu(net.conv(net.input(shape=("N", 3, 8, 8)), "c0", 8), "r0")
+    value = net.relu(net.conv(value, "c1"), "r1")
+    rows = net.node("ReduceMean", net.conv(value, "c2", 5), name="rows", axes=[3], keepdims=0)
+    reports = []
+    for name, order in (("time", [2, 0, 1]), ("plain", [0, 2, 1])):
+        model = net.proto(rows)
+        model.graph.node.append(onnx.helper.make_node("Transpose", [rows], ["y"], perm=order))
+        del model.graph.output[:]
+        model.graph.output.append(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, None, 5]))
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        onnx.save(tiny.worse(model), tmp_path / f"{name}.small.onnx")
+        words = {"original": tmp_path / f"{name}.onnx", "compressed": tmp_path / f"{name}.small.onnx", "steps": 3}
+        given = {"x": tiny.arrays(150)["x"]}
+        reports.append(tuned(desk, tmp_path / "out.onnx", **words, data=given))
+    time, plain = reports
+    assert time.held_out == plain.held_out > 32
+    assert time.start_loss == pytest.approx(plain.start_loss, rel=1e-4) and time.start_loss > 0
+    assert time.start.relative == pytest.approx(plain.start.relative, rel=1e-4)
 
 
 @needs_torch
@@ -231,6 +305,43 @@ def test_the_output_is_none_of_the_inputs(desk: Path, tmp_path: Path) -> None:
         refused(desk, tmp_path, olm.OutputError, "is the input itself", output=desk / f"{name}.onnx")
         refused(desk, tmp_path, olm.OutputError, "is the input itself", checkpoint=desk / f"{name}.onnx")
     refused(desk, tmp_path, olm.UsageError, "is the output itself", checkpoint=tmp_path / "out.onnx")
+
+
+@needs_torch
+@pytest.mark.parametrize("option", ["output", "checkpoint"])
+def test_nothing_that_is_read_is_written_over(desk: Path, tmp_path: Path, option: str) -> None:
+    for name in ("data", "val"):
+        path = desk / f"{name}.npz"
+        refused(desk, tmp_path, olm.UsageError, f"is what --{name} reads", **{name: str(path), option: path})
+        (tmp_path / "link.npz").symlink_to(path)
+        refused(desk, tmp_path, olm.UsageError, "reads", **{name: str(path), option: tmp_path / "link.npz"})
+        (tmp_path / "link.npz").unlink()
+    script = tmp_path / "own.py"
+    script.write_text("def own(*given): ...\n")
+    refused(desk, tmp_path, olm.UsageError, "what --loss reads", loss=f"{script}:own", **{option: script})
+    refused(desk, tmp_path, olm.UsageError, "what --data reads", data=f"{script}:own", **{option: script})
+    (tmp_path / "samples").mkdir()
+    sample = tmp_path / "samples" / "x.npy"
+    np.save(sample, tiny.arrays(2)["x"])
+    refused(desk, tmp_path, olm.UsageError, "what --data reads", data=str(sample.parent), **{option: sample})
+    assert sample.stat().st_size > 1000
+
+
+@needs_torch
+def test_a_file_at_the_checkpoints_path_is_kept(desk: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state.npz"
+    tuned(desk, tmp_path / "out.onnx", steps=2, checkpoint=state, checkpoint_minutes=1e-9)
+    refused(desk, tmp_path, olm.UsageError, "add --resume or choose", steps=2, checkpoint=state)
+    assert tuned(desk, tmp_path / "out.onnx", steps=2, checkpoint=state, resume=True).resumed_at == 2
+    for resume in (False, True):
+        words = {"checkpoint": desk / "val.npz", "resume": resume}
+        refused(desk, tmp_path, olm.DataError, "no checkpoint of olm finetune", **words)
+
+
+@needs_torch
+def test_every_process_gets_a_sample(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    refused(desk, tmp_path, olm.UsageError, "--batch 3 leaves some of the 4 processes", batch=3)
 
 
 @needs_torch

@@ -7,6 +7,7 @@ imported without it.
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -24,6 +25,7 @@ __all__ = [
     "Check",
     "Options",
     "Trained",
+    "check_checkpoint",
     "learned",
     "onnx_module",
     "put_back",
@@ -40,6 +42,18 @@ def require_torch() -> None:
     """
     if find_spec("torch") is None:
         raise DeviceError('olm finetune needs PyTorch; install it with pip install "onnx-layermerge[torch]".')
+
+
+def check_checkpoint(path: Path) -> None:
+    """
+    Raises:
+        DeviceError: torch is not installed.
+        DataError: the file at ``path`` is no checkpoint of a training.
+    """
+    require_torch()
+    from onnx_layermerge.recover.training._checkpoint import check_checkpoint as check
+
+    check(path)
 
 
 def onnx_module(model: ir.Model) -> OnnxModule:

@@ -22,9 +22,11 @@ from onnx_layermerge.graph import write_bytes
 from onnx_layermerge.recover.training._call import Tensor
 from onnx_layermerge.recover.training._options import Check
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "check_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 VERSION = 1
+# What files that are no checkpoints, or damaged ones, make NumPy and JSON raise.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,19 @@ def save_checkpoint(path: Path, state: Checkpoint) -> None:
     write_bytes(path, stream.getvalue())
 
 
+def check_checkpoint(path: Path) -> None:
+    """
+    Raises:
+        DataError: the file is none, as far as what it says of itself goes.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            told = json.loads(archive["told"].tobytes())
+        told["version"], told["fingerprint"]
+    except _UNREADABLE as error:
+        raise _no_checkpoint(path, error) from error
+
+
 def load_checkpoint(path: Path, fingerprint: Mapping[str, str]) -> Checkpoint:
     """
     Raises:
@@ -94,9 +109,8 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, str]) -> Checkpoint:
             fingerprint=held,
             tensors=tensors,
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is no checkpoint of olm finetune ({reason}); name another --checkpoint.") from error
+    except _UNREADABLE as error:
+        raise _no_checkpoint(path, error) from error
     other = [name for name in {**fingerprint, **held} if fingerprint.get(name) != held.get(name)]
     if other:
         raise DataError(
@@ -104,3 +118,8 @@ def load_checkpoint(path: Path, fingerprint: Mapping[str, str]) -> Checkpoint:
             "another --checkpoint."
         )
     return found
+
+
+def _no_checkpoint(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{path} is no checkpoint of olm finetune ({reason}); name another --checkpoint.")

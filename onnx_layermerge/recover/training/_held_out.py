@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from threading import Lock
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
-from onnx_layermerge.data import Calibration
+from onnx_layermerge.data import Calibration, Layout, constant_outputs, gather
 from onnx_layermerge.errors import DataError
+from onnx_layermerge.graph import Session
 from onnx_layermerge.importance import Divergence, divergence, spread_of
 from onnx_layermerge.recover.training._call import Tensor
 from onnx_layermerge.recover.training._losses import Objective, check_labels
@@ -40,7 +43,11 @@ def to_device(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[st
 
 
 class HeldOut:
-    """
+    """``teacher`` is ``model`` as a module; ``samples`` counts those that are judged by.
+
+    Outputs are joined along the axis that counts samples, whichever it is; constant ones, and those whose size depends
+    on the samples, are not compared.
+
     Raises:
         DataError: there are too few samples for a batch of the model, the original's outputs on them are not finite, or
             a label is out of range.
@@ -49,6 +56,7 @@ class HeldOut:
     def __init__(
         self,
         teacher: OnnxModule,
+        model: ir.Model,
         data: Calibration,
         options: Options,
         device: torch.device,
@@ -74,11 +82,11 @@ class HeldOut:
                     f"The original's output '{name}' is NaN or infinite on {data.source}: check the range of the "
                     "samples, or repair the model."
                 )
-        count = sum(self._counts())
-        self.objective = Objective(options, self._wanted, outputs, count)
+        self.samples = sum(self._counts())
+        self._layout = self._layout_of(model, outputs)
+        self.objective = Objective(options, self._joined(self._wanted), self._layout)
         if self.labelled:
-            classes = self.objective.classes(self._wanted[0])
-            self.check_labels(data, classes)
+            self.check_labels(data, self.objective.classes())
 
     @property
     def labelled(self) -> bool:
@@ -86,7 +94,7 @@ class HeldOut:
 
     def classes(self) -> int:
         """Of the labels; 0 without labels."""
-        return self.objective.classes(self._wanted[0]) if self.labelled else 0
+        return self.objective.classes() if self.labelled else 0
 
     def check_labels(self, data: Calibration, classes: int) -> None:
         """DataError where a label of ``data`` is out of range."""
@@ -111,6 +119,22 @@ class HeldOut:
             if limit is not None and start >= limit:
                 return
 
+    def _layout_of(self, model: ir.Model, outputs: Sequence[str]) -> Layout:
+        """Told by a batch and, unless the model's is fixed, by one that is smaller by a sample."""
+        count = min(self._size, len(self._data))
+        with self._lock:
+            first = self._data.batch(range(count))
+        tries = [first]
+        if count > 1 and not self._fixed:
+            tries.append({name: values[:-1] for name, values in first.items()})
+        _, found = gather(Session(model, once=True).run, tries)
+        compared = set(outputs) - constant_outputs(model)
+        axes = {name: axis for name, axis in found.axes.items() if name in compared}
+        return replace(found, axes=axes, samples=self.samples)
+
+    def _joined(self, parts: Sequence[Arrays]) -> Arrays:
+        return self._layout.join(parts) if self._layout.axes else {}
+
     def judge(self, student: OnnxModule) -> tuple[float, Divergence]:
         """The loss without features, mean over samples, and how far the outputs lie apart."""
         total, got = 0.0, []
@@ -122,9 +146,7 @@ class HeldOut:
                 value = self.objective.judged(found, wanted, feeds.get(self._labels or ""), count)
             total += count * float(value)
             got.append({name: found[name].cpu().numpy() for name in exact})
-        names = [name for name in self._wanted[0] if _joins([part[name] for part in self._wanted])]
-        one, other = ({n: np.concatenate([p[n] for p in parts]) for n in names} for parts in (self._wanted, got))
-        return total / sum(self._counts()), divergence(one, other)
+        return total / self.samples, divergence(self._joined(self._wanted), self._joined(got))
 
     def tap(self, teacher: OnnxModule, student: OnnxModule, names: Sequence[str]) -> tuple[str, ...]:
         """Those of the values in both models that still stand for the same thing and did change; they are compared from
@@ -146,7 +168,3 @@ class HeldOut:
         kept = {n: spreads[n] / count for n in names if UNCHANGED < errors[n] / spreads[n] < USELESS}
         self.objective.add_features(kept)
         return tuple(kept)
-
-
-def _joins(parts: Sequence[np.ndarray]) -> bool:
-    return all(part.ndim for part in parts) and len({part.shape[1:] for part in parts}) == 1

@@ -103,7 +103,7 @@ class _Training:
             count=processes.count,
         )
         outputs = [name for name in self.teacher.output_names if name in self.student.output_names]
-        self.held_out = HeldOut(self.teacher, held_out, options, device, self.batches.lock, outputs)
+        self.held_out = HeldOut(self.teacher, teacher, held_out, options, device, self.batches.lock, outputs)
         if self.held_out.labelled:
             self.held_out.check_labels(data, self.held_out.classes())
         self.objective = self.held_out.objective
@@ -151,6 +151,7 @@ class _Training:
             samples_per_s=self.trained_steps * self.options.batch / max(self.trained_s, 1e-9),
             taps=self.taps,
             resumed_at=self.resumed_at,
+            judged=self.held_out.samples,
             process=self.processes.rank,
         )
 

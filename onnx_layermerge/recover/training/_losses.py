@@ -11,11 +11,12 @@ is, comes from the original's answers to the held-out samples, once: a batch is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
+from onnx_layermerge.data import Layout
 from onnx_layermerge.errors import DataError, UsageError
 from onnx_layermerge.importance import is_class_scores, is_measured, spread_of
 from onnx_layermerge.recover.training._call import Tensor
@@ -31,40 +32,38 @@ LEAST = 1e-12
 class Objective:
     """The loss of a training, and of its held-out samples (the same without features).
 
-    ``wanted`` are the original's outputs for the held-out samples, a dict for each batch.
+    ``wanted`` are the original's outputs for the held-out samples, joined by ``layout``: [N, …] by name.
 
     Raises:
         DataError: there are labels and no output has class scores, or a label is none of its classes.
     """
 
-    def __init__(
-        self, options: Options, wanted: Sequence[Mapping[str, np.ndarray]], outputs: Sequence[str], samples: int
-    ) -> None:
-        self._options = options
+    def __init__(self, options: Options, wanted: Mapping[str, np.ndarray], layout: Layout) -> None:
+        self._options, self._axes = options, layout.axes
         self._features: dict[str, float] = {}
         self._kinds: dict[str, str] = {}
         self._spreads: dict[str, float] = {}
-        for name in outputs:
-            values = _joined([part[name] for part in wanted])
-            if values is None or not values.size or not is_measured(values):
+        for name, values in wanted.items():
+            if not values.size or not is_measured(values):
                 continue
             if is_class_scores(values) and np.issubdtype(values.dtype, np.floating):
                 self._kinds[name] = "probabilities" if _are_probabilities(values) else "scores"
             elif np.issubdtype(values.dtype, np.floating):
                 self._kinds[name] = "amounts"
-                self._spreads[name] = spread_of(values) / samples
+                self._spreads[name] = spread_of(values) / layout.samples
         if not self._kinds and options.loss is None:
             raise DataError(
                 "No output of the model is a float of a size of its own, so there is nothing to train towards: cut the "
                 "model in front of what decides, or give a --loss of your own."
             )
         self.scores = next((name for name, kind in self._kinds.items() if kind != "amounts"), None)
+        self._classes = 0 if self.scores is None else int(wanted[self.scores].shape[1])
 
     def add_features(self, spreads: Mapping[str, float]) -> None:
         """Compare these values too; the spread of each is per sample."""
         self._features = dict(spreads)
 
-    def classes(self, wanted: Mapping[str, np.ndarray]) -> int:
+    def classes(self) -> int:
         """How many classes the labels may name.
 
         Raises:
@@ -75,7 +74,7 @@ class Objective:
                 "The data have labels, but no output of the model is one score for each class: leave --labels out, or "
                 "give a --loss of your own."
             )
-        return int(wanted[self.scores].shape[1])
+        return self._classes
 
     def judged(self, got: Outputs, wanted: Outputs, labels: Tensor | None, count: int) -> Tensor:
         """The loss, mean over the ``count`` samples of a batch, without features."""
@@ -108,6 +107,9 @@ class Objective:
         return (p.exp() * (p - q)).sum(1).mean()
 
     def _log(self, name: str, values: Tensor) -> Tensor:
+        axis = self._axes.get(name)
+        if axis:  # samples first, as where the kinds were found
+            values = values.movedim(axis, 0)
         if self._kinds[name] == "probabilities":
             return values.float().clamp(min=LEAST).log()
         return torch.log_softmax(values.float(), 1)
@@ -131,13 +133,6 @@ def _one_number(found: object) -> Tensor:
         what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
         raise UsageError(f"--loss returned {what}; return a torch tensor of one number, computed from the outputs.")
     return found.reshape(())
-
-
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray | None:
-    """All batches along the first axis; None where sizes do not fit or there is no such axis."""
-    if any(part.ndim == 0 for part in parts) or len({part.shape[1:] for part in parts}) > 1:
-        return parts[0] if len(parts) == 1 else None
-    return np.concatenate(parts)
 
 
 def _are_probabilities(values: np.ndarray) -> bool:

@@ -74,6 +74,7 @@ class Trained:
     """``weights`` by initializer, those that moved alone; none where no step was better than the start.
 
     ``value`` and ``divergence`` are of held-out samples, at the start and with the weights that are given back.
+    ``judged`` counts the held-out samples that were looked at.
     ``ended``: "done", "time", "early" (far worse than the start for long), or "nan" (then ``at`` is the step).
     ``seconds`` and ``samples_per_s`` are of the training, rates that were tried included in the former.
     """
@@ -92,6 +93,7 @@ class Trained:
     samples_per_s: float
     taps: tuple[str, ...]
     resumed_at: int
+    judged: int
     process: int = 0
 
     @property

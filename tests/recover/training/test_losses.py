@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="fine-tuning is an extra: torch is not installed")
 
+from onnx_layermerge.data import Layout  # noqa: E402
 from onnx_layermerge.errors import DataError, UsageError  # noqa: E402
 from onnx_layermerge.importance import divergence  # noqa: E402
 from onnx_layermerge.importance._divergence import log_softmax  # noqa: E402
@@ -24,9 +25,14 @@ def tensors(values: dict[str, np.ndarray]) -> dict[str, Any]:
     return {name: torch.from_numpy(array) for name, array in values.items()}
 
 
+def first(wanted: dict[str, np.ndarray]) -> Layout:
+    """Axis 0 counts the samples of all."""
+    return Layout(dict.fromkeys(wanted, 0), (), len(next(iter(wanted.values()))))
+
+
 def loss_of(wanted: dict[str, np.ndarray], got: dict[str, np.ndarray], classes: Any = None, **words: Any) -> float:
     count = len(next(iter(wanted.values())))
-    objective = Objective(Options(**words), [wanted], list(wanted), count)
+    objective = Objective(Options(**words), wanted, first(wanted))
     given = None if classes is None else torch.from_numpy(classes)
     return float(objective.judged(tensors(got), tensors(wanted), given, count))
 
@@ -55,12 +61,18 @@ def test_the_loss_is_the_divergence_that_plans_are_judged_by(
 
 def test_batches_of_one_output_add_up() -> None:
     wanted, got = SCORES.reshape(8, 5, 1), OTHER.reshape(8, 5, 1)
-    objective = Objective(Options(), [{"y": wanted[:4]}, {"y": wanted[4:]}], ["y"], 8)
+    objective = Objective(Options(), {"y": wanted}, first({"y": wanted}))
     parts = [
         float(objective.judged(tensors({"y": got[part]}), tensors({"y": wanted[part]}), None, 4))
         for part in (slice(0, 4), slice(4, 8))
     ]
     assert np.mean(parts) == pytest.approx(divergence({"y": wanted}, {"y": got}).kl, rel=1e-5)
+
+
+def test_class_scores_may_have_their_samples_in_columns() -> None:
+    objective = Objective(Options(), {"y": SCORES}, Layout({"y": 1}, (), 8))
+    found = float(objective.judged(tensors({"y": OTHER.T.copy()}), tensors({"y": SCORES.T.copy()}), None, 8))
+    assert found == pytest.approx(divergence({"y": SCORES}, {"y": OTHER}).kl, rel=1e-5)
 
 
 def test_labels_are_mixed_in_as_cross_entropy() -> None:
@@ -72,7 +84,7 @@ def test_labels_are_mixed_in_as_cross_entropy() -> None:
 
 
 def test_features_are_compared_relative_to_their_spread() -> None:
-    objective = Objective(Options(feature_weight=2.0), [{"y": SCORES}], ["y"], 8)
+    objective = Objective(Options(feature_weight=2.0), {"y": SCORES}, first({"y": SCORES}))
     objective.add_features({"f": 4.0})
     same = tensors({"y": SCORES, "f": np.zeros((8, 3), np.float32)})
     moved = {**same, "f": torch.ones(8, 3)}
@@ -100,13 +112,13 @@ def test_a_loss_of_the_users_returns_one_number(returned: Any, named: str) -> No
 
 def test_outputs_that_are_labels_alone_give_nothing_to_train_towards() -> None:
     with pytest.raises(DataError, match="--loss"):
-        Objective(Options(), [{"y": SCORES.argmax(1)}], ["y"], 8)
+        Objective(Options(), {"y": SCORES.argmax(1)}, first({"y": SCORES}))
 
 
 def test_labels_without_class_scores_are_refused() -> None:
-    objective = Objective(Options(), [{"y": SCORES.reshape(8, 5, 1)}], ["y"], 8)
+    objective = Objective(Options(), {"y": SCORES.reshape(8, 5, 1)}, first({"y": SCORES}))
     with pytest.raises(DataError, match="score for each class"):
-        objective.classes({"y": SCORES.reshape(8, 5, 1)})
+        objective.classes()
 
 
 @pytest.mark.parametrize("wrong", [-1, 5])
