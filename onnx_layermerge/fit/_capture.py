@@ -122,6 +122,8 @@ def _solve(
     orders: dict[object, np.ndarray] = {}
     shared: tuple[object, Gram] | None = None
     for job in sorted(jobs, key=lambda job: (str(job.stage.geometry), job.stage.groups, job.key)):
+        if job.key in fits:  # along with another of its ranks
+            continue
         stage = job.stage
         places = samples.places[samples.grids[job.key]]
         places = places[places[:, 0] < samples.seen]
@@ -138,8 +140,6 @@ def _solve(
         gram = shared[1]
         skip = np.concatenate(samples.skips[job.key])[keep] if job.site.skip is not None else None
         target = Target(np.concatenate(samples.values[job.key])[keep], skip, job.site.low, job.site.high)
-        if job.key in fits:
-            continue
         if job.width is None:
             near = job.prior if prior is None else prior
             usual = ALPHAS if job.prior is None else NEAR_ALPHAS
