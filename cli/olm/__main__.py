@@ -18,7 +18,10 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     # Graphs are many small objects that live until the end; looking through them again and again is a fifth of reading.
     gc.set_threshold(100_000, 50, 50)
-    olm(prog_name="olm")
+    try:
+        olm(prog_name="olm")
+    finally:
+        gc.freeze()  # nor is there need to look through them once more before the process ends
 
 
 if __name__ == "__main__":

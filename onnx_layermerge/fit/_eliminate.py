@@ -12,7 +12,7 @@ channel j out and letting the others make up for it raises the squared error by
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotri
+import scipy
 
 __all__ = ["elimination_order"]
 
@@ -46,8 +46,8 @@ def elimination_order(matrix: np.ndarray, weight: np.ndarray, ridge: float, chan
 
 def _inverse(matrix: np.ndarray, ridge: float) -> np.ndarray:
     """(A + λI)⁻¹, by Cholesky; symmetric, so that rows may be read for columns."""
-    lower, failed = dpotrf(matrix + ridge * np.eye(len(matrix)), lower=1, overwrite_a=1)
-    inverse, singular = dpotri(lower, lower=1, overwrite_c=1)
+    lower, failed = scipy.linalg.lapack.dpotrf(matrix + ridge * np.eye(len(matrix)), lower=1, overwrite_a=1)
+    inverse, singular = scipy.linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
     if failed or singular:
         return np.asarray(np.linalg.pinv(matrix + ridge * np.eye(len(matrix)), hermitian=True))
     below = np.tril(inverse)

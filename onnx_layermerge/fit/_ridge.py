@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+import scipy
 
 __all__ = ["ALPHAS", "NEAR_ALPHAS", "Fit", "Gram", "Target", "fit_conv", "fit_ranks"]
 
@@ -186,10 +186,10 @@ class Gram:
         if isinstance(factor, list):
             ridge, rows = self.ridge(alpha), self.fitted.astype(np.float64)
             parts = zip(factor, np.matmul(rows, cross), strict=True)
-            inner = np.stack([cho_solve(each, part, check_finite=False) for each, part in parts])
+            inner = np.stack([scipy.linalg.cho_solve(each, part, check_finite=False) for each, part in parts])
             return np.asarray((cross - np.matmul(rows.transpose(0, 2, 1), inner)) / ridge)
         if isinstance(factor, tuple):
-            return np.asarray(cho_solve(factor, cross[0], check_finite=False))[None]
+            return np.asarray(scipy.linalg.cho_solve(factor, cross[0], check_finite=False))[None]
         return np.asarray(np.matmul(np.asarray(factor), cross))
 
     def _factor(self, alpha: float) -> object:
@@ -198,11 +198,11 @@ class Gram:
         if self.by_rows:
             rows = self.fitted.astype(np.float64)
             square = np.matmul(rows, rows.transpose(0, 2, 1)) + ridge * rows.shape[1] * np.eye(rows.shape[1])
-            return [cho_factor(each, lower=True, check_finite=False) for each in square]
+            return [scipy.linalg.cho_factor(each, lower=True, check_finite=False) for each in square]
         matrix = self.matrix + ridge * np.eye(self.matrix.shape[1])
         # One large system: Cholesky.  Many small ones: a batched inverse costs less than a loop over factors.
         if len(matrix) == 1:
-            return cho_factor(matrix[0], lower=True, overwrite_a=True, check_finite=False)
+            return scipy.linalg.cho_factor(matrix[0], lower=True, overwrite_a=True, check_finite=False)
         return np.linalg.inv(matrix)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from onnx_layermerge.data import ImageOptions, with_mixtures
 from onnx_layermerge.errors import UsageError
+from onnx_layermerge.fit import on_one_thread
 from onnx_layermerge.flow._choose import Run, choose
 from onnx_layermerge.flow._data import choosable, open_samples, what_it_cost
 from onnx_layermerge.flow._effort import effort_of
@@ -37,6 +38,7 @@ BFLOAT16 = (
 )
 
 
+@on_one_thread
 def compress(
     input: str | Path,
     output: str | Path,

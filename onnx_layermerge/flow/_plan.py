@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnx_layermerge.data import ImageOptions
 from onnx_layermerge.errors import DeviceError, UsageError
+from onnx_layermerge.fit import on_one_thread
 from onnx_layermerge.flow._data import choosable, open_samples
 from onnx_layermerge.flow._effort import effort_of
 from onnx_layermerge.flow._latencies import latencies
@@ -72,6 +73,7 @@ class _Source:
         return found.timed, found.missing
 
 
+@on_one_thread
 def plan(
     input: str | Path,
     *,
