@@ -28,6 +28,7 @@ from onnx_layermerge.importance import collect
 from onnx_layermerge.latency import EngineOptions, open_backend
 from onnx_layermerge.latency.backends.tensorrt import cast
 from onnx_layermerge.verify import (
+    CAP_S,
     Decoder,
     Gate,
     Verdict,
@@ -63,6 +64,7 @@ def verify(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int = 1,
     engines: EngineOptions | None = None,
+    time_cap_s: float = CAP_S,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Verdict:
@@ -80,15 +82,18 @@ def verify(
             ``compressed.<precision>.onnx``, written when all else is done.  Above 1.5 GiB of weights these lie in
             a file beside the model, and only ``fp32`` and ``tf32`` can be saved.
         engines: how the TensorRT backends build; with ranges of shapes the usual ones are timed.
+        time_cap_s: wall seconds that the timed rounds may take; builds and warm-up come on top.
 
     Raises:
-        UsageError: the gate bounds what only ``calib`` or ``metric`` can show, and there is none; the metric or the
-            decoder is not there, fails, or returns something else.
+        UsageError: ``time_cap_s`` is not positive; the gate bounds what only ``calib`` or ``metric`` can show, and
+            there is none; the metric or the decoder is not there, fails, or returns something else.
         ModelError: one of the files cannot be used, or their interfaces differ, or it is too large to be cast.
         DataError: ``calib`` does not fit the models, or no output of theirs has a size of its own.
         OutputError: ``save_onnx`` cannot be written, or a file there is one of the inputs or holds its weights.
     """
     gate = gate or Gate()
+    if not time_cap_s > 0:
+        raise UsageError(f"--time-cap {time_cap_s:g} leaves no time to measure in; give seconds above 0.")
     if calib is None:
         bounds = (gate.min_agreement, "--min-agreement"), (gate.max_kl, "--max-kl"), (decoder, "--decoder")
         for wanted, option in bounds:
@@ -124,7 +129,7 @@ def verify(
     measured = None if metric is None else metric_of(metric, first, data_batch(first, bound))
     progress("verify", 0, 2, "timing both models in turn")
     ratio, _ = measured_speedup(
-        opened, first.model, second.model, bound, sessions=3, cap_s=30.0, target_half_width=0.005, seed=seed
+        opened, first.model, second.model, bound, sessions=3, cap_s=time_cap_s, target_half_width=0.005, seed=seed
     )
     found = None
     if opened_data is not None:
@@ -137,7 +142,7 @@ def verify(
     unwritten = precision in CAST and save_onnx is None
     files = saved if unwritten or save_onnx is not None else given
     timed = timing(ratio, opened.describe(), first, bound, files, unwritten, device, engines)
-    verdict = replace(judge(gate, ratio, found, timed, values), warnings=warnings)
+    verdict = replace(judge(gate, ratio, found, timed, values, time_cap_s), warnings=warnings)
     if save_onnx is not None:
         _save((first, second), saved, precision)
     progress("verify", 2, 2, f"{ratio.ratio:.3f}×")

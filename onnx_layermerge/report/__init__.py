@@ -6,6 +6,7 @@ from onnx_layermerge.report._markdown import render_markdown
 from onnx_layermerge.report._page import render_html
 from onnx_layermerge.report._report import Block, Keys, Point, Rejected, Report, as_json, block_of
 from onnx_layermerge.report._rows import conv_label, sizes_label
+from onnx_layermerge.report._schema import schema_of
 from onnx_layermerge.report._sketch import Line, Sketch, sketch_of_input, sketch_of_output
 from onnx_layermerge.report._words import RECIPES
 
@@ -26,6 +27,7 @@ __all__ = [
     "from_json",
     "render_html",
     "render_markdown",
+    "schema_of",
     "sizes_label",
     "sketch_of_input",
     "sketch_of_output",

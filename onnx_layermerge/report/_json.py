@@ -9,7 +9,7 @@ import types
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from onnx_layermerge.errors import DataError
-from onnx_layermerge.report._report import Report
+from onnx_layermerge.report._report import SCHEMA, Report
 
 __all__ = ["from_json"]
 
@@ -21,9 +21,12 @@ def from_json(text: str) -> Report:
         DataError: the text is no such report.
     """
     try:
-        return _made(Report, json.loads(text))  # type: ignore[no-any-return]
+        found: Report = _made(Report, json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"this is no report of olm compress ({error}); give the file that --report wrote.") from error
+    if found.schema != SCHEMA:
+        raise DataError(f"this report is of the form {found.schema}, not {SCHEMA}; read it with the olm that wrote it.")
+    return found
 
 
 def _made(kind: Any, value: Any) -> Any:

@@ -18,6 +18,9 @@ from onnx_layermerge.verify import Boxes, FitCheck, MetricValues, OutputDrift
 
 __all__ = ["Block", "Keys", "Point", "Rejected", "Report", "as_json", "block_of"]
 
+# docs/schemas/report.v1.json describes it.  Fields may be added under one number, not changed.
+SCHEMA = "olm.report/1"
+
 
 @dataclass(frozen=True)
 class Block:
@@ -106,7 +109,7 @@ class Report:
     blocks cost alone, ``divergence`` what the built plan did to the outputs where plans were compared, before
     ``recovery``, as of the rejected ones.  ``points`` and ``drop_only`` are the frontier of all replacements and of
     drops alone, ``before`` and ``after`` the networks as lines, ``command`` the words after ``olm``, where a command
-    line was used.
+    line was used, ``schema`` the name of this form.
     """
 
     input: str
@@ -145,6 +148,7 @@ class Report:
     after: Sketch
     keys: Keys
     command: tuple[str, ...] = ()
+    schema: str = SCHEMA
 
 
 def block_of(

@@ -2,7 +2,7 @@
 
 from onnx_layermerge.verify._boxes import Boxes, Decoder, decoder_of
 from onnx_layermerge.verify._drift import OutputDrift, drift
-from onnx_layermerge.verify._gate import Gate, Verdict, judge
+from onnx_layermerge.verify._gate import CAP_S, Gate, Verdict, judge
 from onnx_layermerge.verify._metric import Metric, MetricValues, metric_of
 from onnx_layermerge.verify._overfit import WORST, FitCheck, fit_check, sample_losses
 from onnx_layermerge.verify._quality import Compared, compared, outputs_of, quality
@@ -13,6 +13,7 @@ from onnx_layermerge.verify._timing import Timing, kind_of_time, timing
 from onnx_layermerge.verify._trtexec import End, trtexec_command
 
 __all__ = [
+    "CAP_S",
     "WORST",
     "Boxes",
     "Compared",

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -17,7 +18,10 @@ from click.testing import Result
 import onnx_layermerge
 from olm.frontier import spread
 from onnx_layermerge import FrontierPoint
+from onnx_layermerge.latency import Ratio
 from onnx_layermerge.report import from_json, render_html, render_markdown
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,13 @@ def compressed(tmp_path_factory, tiny_bytes, store, timings, run) -> Compressed:
 
 def _fields(kind: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
+
+
+def _keeps_to(name: str, found: Any) -> None:
+    """``found`` has every field of a published schema, in its type, and no other."""
+    schema = json.loads((SCHEMAS / name).read_text(encoding="utf-8"))
+    jsonschema.validate(found, schema)
+    assert set(found) == set(schema["properties"])
 
 
 def _json(result: Result) -> Any:
@@ -109,6 +120,7 @@ def test_compress_leaves_the_input_and_nothing_else(compressed: Compressed) -> N
 
 def test_compress_report_is_the_run_as_json(compressed: Compressed) -> None:
     report = json.loads(compressed.report.read_text())
+    _keeps_to("report.v1.json", report)
     assert set(report) == _fields(onnx_layermerge.Report)
     assert report["speedup"]["low"] >= 1.05
     assert report["output"] == str(compressed.output)
@@ -175,7 +187,7 @@ def test_compress_json_without_data_warns_on_stderr(model, timings, run) -> None
         "compress", model, model.with_name("out.onnx"), "--speedup", 1.05, "--rivals", 1, "--json", "-q", *timings
     )
     report = _json(result)
-    assert set(report) == _fields(onnx_layermerge.Report)
+    _keeps_to("report.v1.json", report)
     assert report["validation"] is None
     assert all(block["recipe"] == "drop" for block in report["blocks"])
     assert any("--calib" in warning for warning in report["warnings"])
@@ -232,7 +244,8 @@ def test_verify_misses_a_gate_with_a_line_for_each_bound(compressed: Compressed,
     )  # fmt: skip
     assert result.exit_code == 3
     verdict = json.loads(result.stdout)
-    assert set(verdict) == _fields(onnx_layermerge.Verdict) | {"passed"}
+    _keeps_to("verify.v1.json", verdict)
+    assert verdict["gate"]["min_speedup"] == 100 and verdict["undecided"] is False
     assert [output["name"] for output in verdict["outputs"]] == ["y"]
     assert verdict["passed"] is False
     lines = result.stderr.splitlines()
@@ -264,6 +277,7 @@ def test_verify_with_a_metric_and_a_decoder(compressed: Compressed, store, judge
     verdict = _json(run(*words, *mine, "--json"))
     assert verdict["metric"]["original"] == pytest.approx(_spread(compressed.input, judges), rel=1e-4)
     assert verdict["metric"]["compressed"] == pytest.approx(_spread(compressed.output, judges), rel=1e-4)
+    _keeps_to("verify.v1.json", verdict)
     assert verdict["boxes"]["found"] == pytest.approx(verdict["quality"]["agreement"])
 
 
@@ -288,6 +302,20 @@ def test_doctor_lists_backends_with_reasons(run) -> None:
     assert "backend tensorrt" in rows and "backend tensorrt-rtx" in rows
     checks = _json(run("doctor", "--json"))
     assert {frozenset(check) for check in checks} == {frozenset(_fields(onnx_layermerge.Check))}
+
+
+def test_verify_tells_what_noise_left_undecided(model, run, monkeypatch) -> None:
+    noisy = Ratio(1.0, 0.9, 1.1, 1e-3, 1e-3, 1.0, 12, "cap")
+    monkeypatch.setattr("onnx_layermerge.flow._verify.measured_speedup", lambda *_, **__: (noisy, True))
+    result = run("verify", model, model, "--min-speedup", 1.05, "--min-saving", 0.5, "--time-cap", 7, "-q", "--json")
+    assert result.exit_code == 3
+    first, second = result.stderr.splitlines()
+    assert "speed-up" in first and "undecided" in first and "when the 7 s were over" in first and "--time-cap" in first
+    assert "saving" in second and "missed" in second
+    found = json.loads(result.stdout)
+    assert found["undecided"] is True and found["passed"] is False and found["gate"]["min_saving_ms"] == 0.5
+    none = run("verify", model, model, "--time-cap", 0, "-q")
+    assert none.exit_code == 2 and "--time-cap" in none.stderr
 
 
 def test_verify_says_what_the_samples_cannot_show(model, store, run, monkeypatch) -> None:

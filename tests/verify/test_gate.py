@@ -21,8 +21,9 @@ def test_a_gate_that_asks_nothing_is_passed() -> None:
     ("gate", "failure"),
     [
         (Gate(min_speedup=1.48), None),
-        (Gate(min_speedup=1.5), "speed-up 1.500× [1.480, 1.520]: the bound 1.5× is undecided within the interval"),
-        (Gate(min_speedup=1.6), "speed-up 1.500× [1.480, 1.520]: the bound 1.6× is missed"),
+        (Gate(min_speedup=1.6), "speed-up 1.5× [1.48, 1.52]: the bound 1.6× is missed"),
+        (Gate(min_saving_ms=0.97), None),
+        (Gate(min_saving_ms=1.03), "saving 1 ms [0.973, 1.026]: the bound 1.03 ms is missed"),
         (Gate(min_agreement=0.97), None),
         (Gate(min_agreement=0.98), "agreement 97.0% is below 98.0%"),
         (Gate(max_kl=0.02), None),
@@ -50,3 +51,28 @@ def test_a_metric_that_rises_is_no_drop() -> None:
 
 def test_every_failure_is_told() -> None:
     assert len(judge(Gate(2.0, 0.99, 0.001, 0.01), SPEED, CLOSE, metric=METRIC).failures) == 4
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("cap", "--time-cap"), ("precise", "ask for less"), ("rounds", "40 rounds")]
+)
+def test_a_bound_within_the_interval_is_undecided_and_says_why(reason: str, told: str) -> None:
+    noisy = dataclasses.replace(SPEED, stop_reason=reason)
+    for gate in (Gate(min_speedup=1.5), Gate(min_saving_ms=1.0)):
+        verdict = judge(gate, noisy, None, cap_s=12.0)
+        assert verdict.undecided and not verdict.passed
+        (failure,) = verdict.failures
+        assert "is undecided" in failure and told in failure
+        assert ("12 s" in failure) == (reason == "cap")
+
+
+def test_what_is_missed_or_met_is_not_undecided() -> None:
+    assert not judge(Gate(min_speedup=1.6), SPEED, None).undecided
+    assert not judge(Gate(min_speedup=1.48), SPEED, None).undecided
+
+
+def test_a_slower_model_saves_less_than_nothing() -> None:
+    slower = Ratio(0.5, 0.49, 0.51, 1e-3, 2e-3, 0.5, 40, "precise")
+    middle, low, high = judge(Gate(), slower, None).saving_ms
+    assert middle == pytest.approx(-1.0) and low < middle < high < 0
+    assert not judge(Gate(min_saving_ms=0.0), slower, None).passed

@@ -26,13 +26,19 @@ from olm.values import Finite
 if TYPE_CHECKING:
     from onnx_layermerge import Verdict
 
-__all__ = ["verify"]
+__all__ = ["SCHEMA", "verify"]
+
+# Of the JSON on stdout; docs/schemas/verify.v1.json describes it.  Fields may be added under one number, not changed.
+SCHEMA = "olm.verify/1"
 
 
 @click.command(short_help="Hold one model against another: the gate for CI.")
 @click.argument("original", metavar="A.onnx", type=MODEL)
 @click.argument("compressed", metavar="B.onnx", type=MODEL)
 @click.option("--min-speedup", type=Finite(0), metavar="X", help="Fail unless B is X times as fast as A.")
+@click.option(
+    "--min-saving", type=Finite(0), metavar="MS", help="Fail unless B takes MS milliseconds less than A, too."
+)
 @click.option(
     "--min-agreement", type=Finite(0, 1), metavar="SHARE",
     help="Fail unless the top-1 class is the same on this share of --calib, 0 to 1.",
@@ -41,6 +47,10 @@ __all__ = ["verify"]
 @click.option(
     "--max-drop", type=Finite(0), metavar="NUMBER",
     help="Fail if --metric falls by more than this, in its own units.",
+)
+@click.option(
+    "--time-cap", "time_cap_s", type=Finite(0), default=30.0, show_default=True, metavar="SECONDS",
+    help="Time at most this long; what noise leaves undecided by then fails, with that reason.",
 )
 @data_options(samples=512)
 @metric_options
@@ -57,6 +67,7 @@ def verify(
     original: str,
     compressed: str,
     min_speedup: float | None,
+    min_saving: float | None,
     min_agreement: float | None,
     max_kl: float | None,
     max_drop: float | None,
@@ -66,16 +77,24 @@ def verify(
 ) -> None:  # fmt: skip
     """Time B against A in this run, compare their outputs, and fail (exit code 3) where a bound is missed.
 
-    The speed-up counts with the lower end of its interval.
+    Times count with the lower end of their interval.
     """
     import onnx_layermerge
 
-    gate = onnx_layermerge.Gate(min_speedup, min_agreement, max_kl, max_drop)
+    gate = onnx_layermerge.Gate(min_speedup, min_agreement, max_kl, max_drop, min_saving)
     with showing(quiet) as progress:
         verdict = onnx_layermerge.verify(original, compressed, gate=gate, progress=progress, **words)
     warn(verdict.warnings)
     if as_json:
-        print_json({**asdict(verdict), "passed": verdict.passed})
+        print_json(
+            {
+                "schema": SCHEMA,
+                **asdict(verdict),
+                "gate": asdict(gate),
+                "passed": verdict.passed,
+                "saving_ms": dict(zip(("median", "low", "high"), verdict.saving_ms, strict=True)),
+            }
+        )
     else:
         _show(compressed, verdict)
     if not verdict.passed:
