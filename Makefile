@@ -6,7 +6,7 @@ SPEEDUP ?= 1.5
 # pip's own settings of the machine (mirrors, proxies) apply; nothing here names an index.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test lint models train bench zoo gpu-check lock clean
+.PHONY: help demo test lint messages docs models train bench zoo gpu-check lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,16 @@ lint: $(VENV)/.dev  ## ruff and mypy
 test: lint  ## the whole test suite
 	@$(BIN)/python -m pytest
 
+messages: $(VENV)/.dev  ## which test produces which error message: tests/messages.json, docs/troubleshooting.md
+	@OLM_MESSAGES=$(VENV)/messages.json $(BIN)/python -m pytest
+	@$(BIN)/python -m tests.messages update $(VENV)/messages.json
+	@$(BIN)/python -m tests.messages check $(VENV)/messages.json
+	@$(BIN)/python -m tests.messages page
+
+docs: $(VENV)/.dev  ## the documentation site into build/site, any warning an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
+	@echo "open build/site/index.html, or for the search: $(BIN)/python -m mkdocs serve"
+
 $(VENV)/.torch: $(VENV)/.dev requirements/torch.txt
 	@echo "installing torch into $(VENV) (for exporting and training networks only) …"
 	@$(PIP) install -r requirements/torch.txt
@@ -61,7 +71,7 @@ gpu-check:  ## on a machine with an NVIDIA GPU: what runs, and whether its timin
 	@$(PYTHON_GPU) benchmarks/gpu_check.py $(CHECK)
 
 lock:  ## resolve the dependencies anew (needs uv)
-	@for name in build run dev; do \
+	@for name in build run dev images container; do \
 	  uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \
 	    --custom-compile-command "make lock" requirements/$$name.in -o requirements/$$name.txt || exit 1; done
 	@uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate --no-emit-index-url \

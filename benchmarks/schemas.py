@@ -14,6 +14,7 @@ from typing import Any
 
 from olm.commands.verify import SCHEMA as VERIFY
 from onnx_layermerge import Gate, Report, Verdict
+from onnx_layermerge.flow import PLAN_SCHEMA, PlanFile
 from onnx_layermerge.report import schema_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schemas"
@@ -23,6 +24,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     """File name -> schema."""
     found = [
         schema_of(Report, Report.schema),
+        schema_of(PlanFile, PLAN_SCHEMA),
         schema_of(Verdict, VERIFY, {"gate": Gate, "passed": bool, "saving_ms": dict[str, float]}),
     ]
     return {"{}.v{}.json".format(*each["title"].removeprefix("olm.").split("/")): each for each in found}

@@ -1,7 +1,7 @@
 """Every error a user can meet, each with its exit code and one sentence that says what to do.
 
 Exit codes (also in ``docs/errors.md``): 0 ok, 1 error, 2 usage, 3 gate failed,
-4 target not reachable, 5 device or backend not available.
+4 target not reachable, 5 device or backend not available, 6 a plan file no longer holds.
 """
 
 from __future__ import annotations
@@ -51,3 +51,9 @@ class DeviceError(OlmError):
     """The device or backend is not available on this machine."""
 
     exit_code = 5
+
+
+class PlanError(OlmError):
+    """A plan file does not fit this model or these options, or a locked one gave other bytes than it recorded."""
+
+    exit_code = 6

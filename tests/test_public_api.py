@@ -20,7 +20,7 @@ ROOMS = (
 PUBLIC = [
     *("Check", "DataError", "DeviceError", "Difference", "EngineOptions", "Explanation", "FinetuneReport"),
     *("FrontierPoint", "Gate", "GateError"),
-    *("ImageOptions", "Inspection", "ModelError", "OlmError", "OutputError", "PlanReport"),
+    *("ImageOptions", "Inspection", "ModelError", "OlmError", "OutputError", "PlanError", "PlanReport"),
     *("ProfileError", "ProfileReport", "Report", "TargetError", "UsageError", "Verdict"),
     *("compress", "diff", "doctor", "explain", "finetune", "inspect", "plan", "profile", "verify"),
 ]
@@ -138,4 +138,5 @@ def test_errors_have_exit_codes() -> None:
         "GateError": 3,
         "TargetError": 4,
         "DeviceError": 5,
+        "PlanError": 6,
     }

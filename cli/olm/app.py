@@ -15,14 +15,20 @@ from olm.commands.profile import profile
 from olm.commands.profiles import profiles
 from olm.commands.verify import verify
 from olm.errors import GuardedGroup, version
+from olm.screen import print_json
 
 __all__ = ["olm"]
 
 
-def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
+def _print_version(as_json: bool) -> None:
+    if not as_json:
         click.echo(f"olm {version()}")
-        ctx.exit()
+        return
+    from onnx_layermerge.flow import versions
+
+    found = versions()
+    found.pop("onnx-layermerge", None)
+    print_json({"version": version(), "python": found.pop("python"), "libraries": found})
 
 
 @click.group(
@@ -30,11 +36,10 @@ def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) ->
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
-)
+@click.option("--version", "version_wanted", is_flag=True, help="Print the version.")
+@click.option("--json", "as_json", is_flag=True, help="With --version: as JSON, with Python and the libraries.")
 @click.pass_context
-def olm(ctx: click.Context) -> None:
+def olm(ctx: click.Context, version_wanted: bool, as_json: bool) -> None:
     """Make an ONNX CNN measurably faster on your device: fewer, merged convolutions with the least loss.
 
     \b
@@ -44,6 +49,11 @@ def olm(ctx: click.Context) -> None:
       olm compress in.onnx out.onnx --speedup 1.5 --calib images/
       olm verify   in.onnx out.onnx --min-speedup 1.5
     """
+    if version_wanted:
+        _print_version(as_json)
+        ctx.exit()
+    if as_json:
+        raise click.UsageError("--json stands behind a command, or beside --version; put it there.")
     if ctx.invoked_subcommand is None:  # like any other missing word: help on stderr, exit code of a usage error
         click.echo(ctx.get_help(), err=True)
         ctx.exit(2)

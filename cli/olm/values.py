@@ -31,7 +31,7 @@ class Finite(click.ParamType):
         try:
             number = float(value)
         except ValueError:
-            self.fail(f"{value!r} is not a number.", param, ctx)
+            self.fail(f"{value!r} is not a number; give one such as 0.5.", param, ctx)
         if not (math.isfinite(number) and self.low <= number <= self.high):
             upper = "" if self.high == math.inf else f" and at most {self.high:g}"
             self.fail(f"{value!r} is out of range; give a number of at least {self.low:g}{upper}.", param, ctx)

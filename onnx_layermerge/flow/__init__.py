@@ -8,6 +8,7 @@ from onnx_layermerge.flow._explain import ExplainedBlock, ExplainedConv, Explana
 from onnx_layermerge.flow._finetune import FinetuneReport, finetune
 from onnx_layermerge.flow._inspect import Inspection, inspect
 from onnx_layermerge.flow._plan import FrontierPoint, PlanReport, plan
+from onnx_layermerge.flow._plan_file import PLAN_SCHEMA, PlanFile
 from onnx_layermerge.flow._prepare import Progress
 from onnx_layermerge.flow._profile import Held, Overview, ProfileReport, overview, profile
 from onnx_layermerge.flow._profiles import (
@@ -19,6 +20,7 @@ from onnx_layermerge.flow._profiles import (
     prune_table,
     show_table,
 )
+from onnx_layermerge.flow._record import versions
 from onnx_layermerge.flow._table_reports import (
     Change,
     DeviceSummary,
@@ -49,6 +51,8 @@ __all__ = [
     "Inspection",
     "Named",
     "Overview",
+    "PLAN_SCHEMA",
+    "PlanFile",
     "PlanReport",
     "ProfileReport",
     "Progress",
@@ -76,4 +80,5 @@ __all__ = [
     "prune_table",
     "show_table",
     "verify",
+    "versions",
 ]

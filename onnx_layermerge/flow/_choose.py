@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import onnx_ir as ir
 
@@ -26,11 +27,12 @@ from onnx_layermerge.flow._record import blocks_note, kept_note
 from onnx_layermerge.flow._weights import Weights, settle
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.plan import Choice
+from onnx_layermerge.recover import Built
 from onnx_layermerge.report import Rejected
 from onnx_layermerge.rewrite import finish
 from onnx_layermerge.verify import Metric, measured_speedup
 
-__all__ = ["Chosen", "Run", "choose"]
+__all__ = ["LAST_TIMING", "Case", "Chosen", "Run", "choose", "made"]
 
 # Two sessions of one model differ by about a percent, so plans aim a little above the target; the last resort does not.
 MARGIN = 1.01
@@ -39,29 +41,41 @@ BEYOND = 1.005
 ATTEMPTS = 4
 # A stand-in may lose this much more on validation data, or of the user's metric, than the best plan.
 TOLERATED = 1.25
-SESSIONS = 3
+# Of what is written, by its very bytes.
+LAST_TIMING: dict[str, Any] = {"sessions": 3, "cap_s": 30.0, "target_half_width": 0.005}
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Everything a choice works with; ``original`` is the input file's model.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Case:
+    """What a plan is built and judged on; ``original`` is the input file's model.
 
-    ``losses`` is what each scored block costs alone; ``everything``: the samples of ``fit_data`` and those that were
-    held out of the same source; None: no such.
+    ``held_out``: samples that no fit sees; ``validation``: those, or those and their mixtures, which choose.
+    ``everything``: the samples of ``fit_data`` and those that were held out of the same source; None: no such.
+    ``refitting``, ``tuning``: what else may move once a plan is built; ``origin`` goes into the output's metadata.
     """
 
     prepared: Prepared
-    backend: Backend
-    table: LatencyTable
-    loop: Loop
     fit_data: Calibration | None
+    held_out: Calibration
     validation: Calibration
+    everything: Calibration | None
+    metric: Metric | None
     seed: int
     progress: Progress
     original: ir.Model
+    refitting: bool
+    tuning: bool
+    origin: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Run(Case):
+    """What a choice works with beside: ``losses`` is what each scored block costs alone."""
+
+    backend: Backend
+    table: LatencyTable
+    loop: Loop
     losses: Mapping[str, float]
-    metric: Metric | None = None
-    everything: Calibration | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,19 +92,8 @@ class Chosen:
     rejected: tuple[Rejected, ...]
 
 
-def choose(
-    run: Run,
-    bases: Mapping[str, Sequence[Choice]],
-    speedup: float,
-    *,
-    effort: Effort,
-    refitting: bool,
-    tuning: bool,
-    origin: Mapping[str, str],
-) -> Chosen:
+def choose(run: Run, bases: Mapping[str, Sequence[Choice]], speedup: float, *, effort: Effort) -> Chosen:
     """The least divergent model found whose measured interval lies above ``speedup``.
-
-    ``origin`` goes into its metadata.
 
     Raises:
         TargetError: there is none; the message names the best measured speed-up.
@@ -122,7 +125,7 @@ def choose(
             if not last and _much_worse(run, item, ranked[0]):
                 break
             try:
-                chosen = _finished(run, item, refitting, tuning, origin)
+                chosen = _finished(run, item)
             except ModelError as error:  # its structure was fine; with these weights the backend refuses it
                 run.loop.refused, tried[item.plan.keys] = str(error), _rejected(run, item, 0.0, missed=True)
                 continue
@@ -159,35 +162,17 @@ def _much_worse(run: Run, item: Ranked, best: Ranked) -> bool:
     return original - item.score > TOLERATED * max(original - best.score, 0.0)
 
 
-def _finished(run: Run, item: Ranked, refitting: bool, tuning: bool, origin: Mapping[str, str]) -> Chosen:
+def _finished(run: Run, item: Ranked) -> Chosen:
     """The plan's model as it would be written, timed by its very bytes."""
     plan = item.plan
-    weights = settle(
-        run.prepared,
-        item,
-        run.fit_data,
-        run.everything,
-        run.validation,
-        refitting=refitting,
-        tuning=tuning,
-        metric=run.metric,
-        seed=run.seed,
-        progress=run.progress,
-    )
-    network = run.prepared.network
-    timed, written = run.loop.timed, weights.written
-    provenance = {
-        **origin,
-        "plan": json.dumps(plan.keys),
-        "basis": plan.basis,
-        "blocks": blocks_note(run.prepared, timed, run.losses, written, plan.keys),
-        "kept": kept_note(run.prepared, timed, run.losses, plan.keys),
-    }
-    if weights.steps:
-        provenance["recovery"] = json.dumps(weights.steps)
-    if weights.written.refitted:
-        provenance["refitted"] = json.dumps(weights.written.refitted)
-    model = finish(network, written.model, provenance)
+
+    def notes(written: Built) -> dict[str, str]:
+        return {
+            "blocks": blocks_note(run.prepared, run.loop.timed, run.losses, written, plan.keys),
+            "kept": kept_note(run.prepared, run.loop.timed, run.losses, plan.keys),
+        }
+
+    weights, model = made(run, item, notes)
     ratio, now = measured_speedup(
         run.backend,
         run.original,
@@ -195,10 +180,35 @@ def _finished(run: Run, item: Ranked, refitting: bool, tuning: bool, origin: Map
         run.prepared.bound,
         table=run.table,
         exact=True,
-        sessions=SESSIONS,
-        cap_s=30.0,
-        target_half_width=0.005,
         progress=lambda done, total, what: run.progress("verify", done, total, what),
+        **LAST_TIMING,
     )
     run.loop.best = max(run.loop.best, ratio.low)
     return Chosen(model, plan, item.loss, weights, ratio, now, ())
+
+
+def made(case: Case, item: Ranked, notes: Callable[[Built], Mapping[str, str]]) -> tuple[Weights, ir.Model]:
+    """A plan's last weights, and the model with them and with what its metadata say; ``notes`` are on the blocks."""
+    weights = settle(
+        case.prepared,
+        item,
+        case.fit_data,
+        case.everything,
+        case.validation,
+        refitting=case.refitting,
+        tuning=case.tuning,
+        metric=case.metric,
+        seed=case.seed,
+        progress=case.progress,
+    )
+    provenance = {
+        **case.origin,
+        "plan": json.dumps(item.plan.keys),
+        "basis": item.plan.basis,
+        **notes(weights.written),
+    }
+    if weights.steps:
+        provenance["recovery"] = json.dumps(weights.steps)
+    if weights.written.refitted:
+        provenance["refitted"] = json.dumps(weights.written.refitted)
+    return weights, finish(case.prepared.network, weights.written.model, provenance)

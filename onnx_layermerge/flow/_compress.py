@@ -5,29 +5,27 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from onnx_layermerge.data import ImageOptions, with_mixtures
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.fit import on_one_thread
-from onnx_layermerge.flow._choose import Run, choose
+from onnx_layermerge.flow._choose import Case
 from onnx_layermerge.flow._data import choosable, open_samples, what_it_cost
 from onnx_layermerge.flow._effort import effort_of
 from onnx_layermerge.flow._judged import judge, judges, overfitted
-from onnx_layermerge.flow._latencies import latencies
-from onnx_layermerge.flow._loop import Loop
+from onnx_layermerge.flow._plan_file import open_plan, plan_file, write_plan
 from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
-from onnx_layermerge.flow._rank import joint_loss, loss_bases
-from onnx_layermerge.flow._record import file_digest, frontier, sketches, versions
-from onnx_layermerge.flow._recorded import MISMATCH, mismatch, recorded
+from onnx_layermerge.flow._record import file_digest, sketches, versions
+from onnx_layermerge.flow._recorded import mismatch
+from onnx_layermerge.flow._replay import follow, hold, output_digest, place_of
 from onnx_layermerge.flow._required import buildable, read_builds
-from onnx_layermerge.flow._scores import scored
-from onnx_layermerge.flow._timed import useful
+from onnx_layermerge.flow._search import Found, Place, search
 from onnx_layermerge.graph import check_target, load_runnable, narrow, write
-from onnx_layermerge.latency import Backend, EngineOptions, LatencyTable, open_backend
-from onnx_layermerge.report import Keys, Report, block_of
+from onnx_layermerge.latency import Backend, EngineOptions, open_backend
+from onnx_layermerge.report import Block, Keys, Report, block_of
 from onnx_layermerge.verify import check_sizes
 
 __all__ = ["compress"]
@@ -63,6 +61,8 @@ def compress(
     refit_mode: str = "auto",
     effort: str = "normal",
     rivals: int | None = None,
+    plan: str | Path | None = None,
+    lock: bool = False,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Report:
@@ -93,6 +93,11 @@ def compress(
             the insides of blocks are tuned (not by "quick"), whether the best plan is searched around (by "thorough").
         rivals: how many plans are built and compared, whatever ``effort`` has; 1 takes the program's own by the first
             measure of loss.
+        plan: a file for the plan.  Where there is none it is written beside the output.  Where there is one it is
+            followed: nothing is searched, its blocks are fitted again for the weights that the model has now, and the
+            result is timed here; where the plan's device is not, what it measured of the same structure stands.
+        lock: the plan has to be there, and model, samples, options and the bytes of the result have to be what it
+            recorded; these bytes were measured then, so nothing is timed.
 
     Returns:
         The report; the file at ``output`` is complete.
@@ -112,9 +117,30 @@ def compress(
     if val is not None and calib is None:
         raise UsageError("--val decides between fitted plans and needs --calib beside it.")
     target = check_target(output, not_over=input)
+    settings = {
+        "speedup": f"{speedup:g}",
+        "method": method,
+        "refit": refit_mode,
+        "effort": effort,
+        "samples": str(samples),
+        "seed": str(seed),
+        "metric": Path(metric).name if isinstance(metric, str) else "none" if metric is None else "a function",
+    }
+    held = open_plan(plan, lock, settings, (Path(input), target))
     builds = None if require_builds is None else read_builds(require_builds)
-    opened = _opened(backend, device, precision, engines)
-    other = mismatch(profile, opened.describe(), allow=allow_mismatch)
+    here = partial(_opened, backend, device, precision, engines)
+    if held is None:
+        opened = here()
+        key, single = opened.describe(), method == "layermerge" or trying.rivals == 1
+        other = mismatch(profile, key, allow=allow_mismatch)
+        place = Place(key.text(), key.digest(), None if other is None else other.text())
+        way = partial(
+            search, opened=opened, profile=profile, other=other, speedup=speedup, effort=trying, single=single,
+            mark=clock.mark,
+        )  # fmt: skip
+    else:
+        place, there = place_of(held, here, lock)
+        way = partial(follow, path=str(plan), plan=held, opened=there, speedup=speedup, lock=lock)
     prepared = prepare(
         input,
         method=method,
@@ -124,89 +150,72 @@ def compress(
         progress=progress,
     )
     network = prepared.network
+    data = open_samples(prepared, calib, val, images, samples, seed)
+    prepared = choosable(prepared, data, method)
     warnings: list[str] = []
-    found = open_samples(prepared, calib, val, images, samples, seed)
-    prepared = choosable(prepared, found, method)
-    if builds is not None:
-        prepared, left_out = buildable(prepared, builds, opened.describe().precision)
+    if builds is not None and held is None:
+        prepared, left_out = buildable(prepared, builds, key.precision)
         warnings += left_out
-    warnings += found.warnings
-    fit_data, validation, mixing = found.fit, found.validation, found.mixing
-    # Another source is what mixtures only stand in for.
-    judged = with_mixtures(validation, seed) if mixing else validation
-    by = judges(prepared, metric, decoder, None if fit_data is None else validation, progress)
-    clock.mark("read")
-    original = load_runnable(input)
-    with LatencyTable.open(profile) as table:
-        if other is None:
-            timed = latencies(prepared, opened, table, seed=seed, progress=progress)
-        else:
-            timed = recorded(prepared, other, table).timed
-            warnings.append(MISMATCH.format(other=other.text(), here=opened.describe().text()))
-        warnings += timed.warnings
-        clock.mark("time blocks")
-        candidates = useful(prepared, timed)
-        scores = scored(
-            prepared, candidates, fit_data, validation, effort=trying, seed=seed, mixing=mixing, progress=progress
-        )
-        clock.mark("score blocks")
-        loop = Loop(prepared, timed, opened, table, progress, joint_loss(scores))
-        bases = loss_bases(candidates, scores, timed)
-        points = frontier(bases["kl"], timed.base_s) if "kl" in bases else ()
-        drop_only = frontier(bases["drop-only"], timed.base_s) if "drop-only" in bases else ()
-        if method == "layermerge" or trying.rivals == 1:
-            name = "kl" if "kl" in bases else next(iter(bases))
-            bases, trying = {name: bases[name]}, dataclasses.replace(trying, rivals=1, nearby=0)
-        losses = {candidate.key: scores.by_key[candidate.key].divergence.kl for candidate in candidates}
-        run = Run(
-            prepared, opened, table, loop, fit_data, judged, seed, progress, original, losses, by.metric,
-            found.everything,
-        )  # fmt: skip
-        origin = {
-            "version": _version(),
+    warnings += data.warnings
+    by = judges(prepared, metric, decoder, None if data.fit is None else data.validation, progress)
+    # Pictures of no relation to what the model sees teach kept layers nothing.
+    learning = method == "olm" and not data.pictures
+    case = Case(
+        prepared=prepared,
+        fit_data=data.fit,
+        held_out=data.validation,
+        # Another source is what mixtures only stand in for.
+        validation=with_mixtures(data.validation, seed) if data.mixing else data.validation,
+        everything=data.everything,
+        metric=by.metric,
+        seed=seed,
+        progress=progress,
+        original=load_runnable(input),
+        refitting=learning and refit_mode == "auto",
+        tuning=learning and trying.tuning,
+        origin={
+            "version": versions().get("onnx-layermerge", "0.0.0"),
             "method": method,
             "speedup.asked": f"{speedup:g}",
-            "device": opened.describe().text(),
+            "device": place.text,
             "seed": str(seed),
             "input.sha256": network.digest,
-            "calibration.sha256": found.digest,
-            **({} if other is None else {"profile.mismatch": other.text()}),
-        }
-        # Pictures of no relation to what the model sees teach kept layers nothing.
-        learning = method == "olm" and not found.pictures
-        chosen = choose(
-            run,
-            bases,
-            speedup,
-            effort=trying,
-            refitting=learning and refit_mode == "auto",
-            tuning=learning and trying.tuning,
-            origin=origin,
-        )
+            "calibration.sha256": data.digest,
+            **({} if place.mismatch is None else {"profile.mismatch": place.mismatch}),
+        },
+    )
+    clock.mark("read")
+    found = way(case)
+    chosen = found.chosen
+    warnings += found.warnings
     clock.mark("build and verify")
-    result = judge(run, chosen, None if fit_data is None else validation, by)
+    result = judge(case, chosen, None if data.fit is None else data.validation, by)
     if result.compared is not None:
-        cost = what_it_cost(found, result.compared.divergence)
+        cost = what_it_cost(data, result.compared.divergence)
         warnings += [] if cost is None else [cost]
-    if not found.pictures:
-        there = 0 if fit_data is None else len(fit_data)
+    if not data.pictures:
+        there_are = 0 if data.fit is None else len(data.fit)
         warnings += overfitted(
-            result.fits, held_out=len(validation), separate=val is not None, samples=samples, there=there
+            result.fits, held_out=len(data.validation), separate=val is not None, samples=samples, there=there_are
         )
     clock.mark("judge")
-    check_sizes(original, chosen.model, network.inputs, prepared.bound)
-    before, after, made = sketches(prepared, chosen.model, chosen.plan.keys)
+    check_sizes(case.original, chosen.model, network.inputs, prepared.bound)
+    pictures = sketches(prepared, chosen.model, chosen.plan.keys)
+    planned = None if plan is None or held is not None else plan_file(case, found, place, settings)
     if network.widened is not None:
         narrow(chosen.model, network.widened)
         warnings.append(BFLOAT16)
+    if held is not None and lock:
+        hold(str(plan), held, chosen.model)
     write(chosen.model, target)
+    if planned is not None and plan is not None:
+        write_plan(Path(plan), dataclasses.replace(planned, output=output_digest(chosen.model)))
     clock.mark("write")
-    by_key = {candidate.key: candidate for candidate in prepared.candidates}
     return Report(
         input=str(input),
         output=str(output),
         method=method,
-        device=opened.describe().text(),
+        device=place.text,
         effort=effort,
         asked=speedup,
         predicted=chosen.plan.predicted,
@@ -221,49 +230,49 @@ def compress(
         recovery=chosen.weights.steps,
         refitted=chosen.weights.written.refitted,
         fitted_on=chosen.weights.samples,
-        judged_on=min(chosen.weights.samples, 0 if fit_data is None else len(fit_data)),
-        blocks=tuple(
-            block_of(
-                network,
-                by_key[key],
-                timed.replaced_s[key],
-                timed.savings_s[key],
-                losses[key],
-                chosen.weights.judged.fits.get(key),
-                made[key],
-            )
-            for key in chosen.plan.keys
-        ),
+        judged_on=min(chosen.weights.samples, 0 if data.fit is None else len(data.fit)),
+        blocks=reported_blocks(case, found, pictures[2]),
         rejected=chosen.rejected,
         convs_before=len(network.convs) + len(network.refused),
         convs_after=sum(node.op_type == "Conv" for node in chosen.model.graph),
-        timed_blocks=timed.timed,
-        reused_blocks=timed.reused,
+        timed_blocks=found.timed.timed,
+        reused_blocks=found.timed.reused,
         seed=seed,
         seconds=clock.marks,
         warnings=tuple(warnings),
-        expected=sum(losses[key] for key in chosen.plan.keys),
+        expected=sum(found.losses[key] for key in chosen.plan.keys),
         divergence=chosen.loss,
-        points=points,
-        drop_only=drop_only,
-        before=before,
-        after=after,
+        points=found.points,
+        drop_only=found.drop_only,
+        before=pictures[0],
+        after=pictures[1],
         keys=Keys(
             input=network.digest,
             output=file_digest(target),
-            calibration=found.digest,
-            device=opened.describe().digest(),
+            calibration=data.digest,
+            device=place.digest,
             profile="" if profile is None else str(profile),
             versions=versions(),
         ),
     )
 
 
-def _version() -> str:
-    try:
-        return version("onnx-layermerge")
-    except PackageNotFoundError:
-        return "0.0.0"
+def reported_blocks(case: Case, found: Found, made: Mapping[str, tuple[str, ...]]) -> tuple[Block, ...]:
+    """The plan's blocks as the report has them; ``made`` names what stands for each in the output."""
+    by_key = {candidate.key: candidate for candidate in case.prepared.candidates}
+    fits = found.chosen.weights.judged.fits
+    return tuple(
+        block_of(
+            case.prepared.network,
+            by_key[key],
+            found.timed.replaced_s[key],
+            found.timed.savings_s[key],
+            found.losses[key],
+            fits.get(key),
+            made[key],
+        )
+        for key in found.chosen.plan.keys
+    )
 
 
 def _opened(backend: str | Backend, device: str, precision: str, engines: EngineOptions | None) -> Backend:

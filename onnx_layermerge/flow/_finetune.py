@@ -243,9 +243,9 @@ def _check_words(
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{option} is too small or no number; give a larger one.")
     if not 0 <= label_weight <= 1 or not 0 <= ema < 1:
-        raise UsageError("--label-weight lies between 0 and 1, and --ema is at least 0 and below 1.")
+        raise UsageError("--label-weight or --ema is out of range; give 0 to 1, and at least 0 and below 1.")
     if not 0 <= feature_weight < math.inf:
-        raise UsageError("--feature-weight is a number of at least 0.")
+        raise UsageError("--feature-weight is negative or no number; give one of at least 0.")
     if precision not in ("fp32", "bf16"):
         raise UsageError(f"--precision {precision} is none to train in; choose fp32 or bf16.")
 

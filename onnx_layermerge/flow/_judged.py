@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import UsageError
-from onnx_layermerge.flow._choose import Chosen, Run
+from onnx_layermerge.flow._choose import Case, Chosen
 from onnx_layermerge.flow._prepare import Prepared, Progress
 from onnx_layermerge.flow._scores import bounded
 from onnx_layermerge.graph import Session
@@ -94,15 +94,15 @@ def judges(
     return Judges(judged, decode)
 
 
-def judge(run: Run, chosen: Chosen, held_out: Calibration | None, by: Judges) -> Judgement:
+def judge(case: Case, chosen: Chosen, held_out: Calibration | None, by: Judges) -> Judgement:
     """Hold the chosen plan against the original; ``held_out`` are plain samples that no fit has seen.
 
     On samples with the weights from before those were fitted on too, by the user's metric with those that are written.
     """
-    prepared = run.prepared
+    prepared = case.prepared
     values = None
     if by.metric is not None:
-        run.progress("verify", 0, 0, "the metric of the result")
+        case.progress("verify", 0, 0, "the metric of the result")
         values = by.metric.values(by.metric.score(chosen.model))
     if held_out is None:
         return Judgement(None, values, None)
@@ -110,17 +110,17 @@ def judge(run: Run, chosen: Chosen, held_out: Calibration | None, by: Judges) ->
     got = outputs_of(chosen.weights.judged.model, held_out, prepared.batch)
     fits = None
     built = chosen.weights.judged
-    if run.fit_data is not None and (built.fits or built.refitted):
+    if case.fit_data is not None and (built.fits or built.refitted):
         # A fit with large features holds fewer samples than there are; none but those count as seen.
-        given = min((fit.images for fit in built.fits.values()), default=len(run.fit_data))
-        fits = fit_check(_seen(run, chosen, run.fit_data, given), sample_losses(wanted, got), given)
+        given = min((fit.images for fit in built.fits.values()), default=len(case.fit_data))
+        fits = fit_check(_seen(case, chosen, case.fit_data, given), sample_losses(wanted, got), given)
     return Judgement(compared(wanted, got, by.decoder), values, fits)
 
 
-def _seen(run: Run, chosen: Chosen, data: Calibration, given: int) -> np.ndarray:
+def _seen(case: Case, chosen: Chosen, data: Calibration, given: int) -> np.ndarray:
     """Losses [n] of samples that all fits were solved on: of the ``given`` first ones, as far as memory allows."""
-    prepared = run.prepared
-    count = min(CHECKED, ceil(SOLVED * given), len(bounded(prepared, data, run.seed)))
+    prepared = case.prepared
+    count = min(CHECKED, ceil(SOLVED * given), len(bounded(prepared, data, case.seed)))
     feeds = list(islice(data.batches(prepared.batch), ceil(count / prepared.batch)))
     outputs = [collect(Session(model).run, feeds) for model in (prepared.network.model, chosen.weights.judged.model)]
     return sample_losses(*outputs)[:count]

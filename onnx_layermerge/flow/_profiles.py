@@ -160,7 +160,7 @@ def export_table(output: Where, profile: Where | None = None, *, device: str | N
         OutputError: the output cannot be written.
     """
     if Path(output).suffix.lower() != ".json":
-        raise UsageError(f"{output} is no .json file; tables are exported as JSON.")
+        raise UsageError(f"{output} is no .json file; give a name that ends in .json.")
     with LatencyTable.open(profile, create=False) as table:
         keys = table.devices() if device is None else (named(table, device),)
         sections = table.sections(keys)

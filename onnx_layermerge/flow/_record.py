@@ -25,7 +25,10 @@ from onnx_layermerge.report import Point, Sketch, sketch_of_input, sketch_of_out
 
 __all__ = ["blocks_note", "file_digest", "frontier", "kept_note", "made_nodes", "numbered", "sketches", "versions"]
 
-_LIBRARIES = ("onnx-layermerge", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy")
+_LIBRARIES = (
+    *("onnx-layermerge", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu"),
+    *("tensorrt", "numpy", "scipy"),
+)
 # More figures would be noise, and metadata are read by people as well.
 _DIGITS = 4
 

@@ -66,5 +66,9 @@ def useful(prepared: Prepared, timed: Timed) -> list[Candidate]:
         if saving >= max(LEAST_GAIN * timed.replaced_s.get(candidate.key, 0.0), LEAST_SHARE * timed.base_s):
             kept.append(candidate)
     if not kept:
-        raise TargetError("no replacement is faster than what it replaces here; the best measured speed-up is 1.00×.")
+        raise TargetError(
+            "no replacement is faster than what it replaces here, so the best measured speed-up is 1.00×: keep the "
+            "model as it "
+            "is, or try a larger --batch."
+        )
     return kept

@@ -104,7 +104,9 @@ def verify(
     decode = None if decoder is None else decoder_of(decoder)
     first, second = network_of(load_runnable(original)), network_of(load_runnable(compressed))
     if first.inputs != second.inputs or first.outputs != second.outputs:
-        raise ModelError(f"{compressed} has other inputs or outputs than {original}; these two cannot be compared.")
+        raise ModelError(
+            f"{compressed} has other inputs or outputs than {original}; give a model and what was made of it."
+        )
     given = Path(original), Path(compressed)
     saved = _targets(save_onnx, precision, given)
     if save_onnx is not None and precision in CAST:

@@ -38,7 +38,7 @@ def check_text(model: onnx.ModelProto, file: Path) -> None:
         ModelError: one is not.
     """
     if not all(_are_text(names) for names in _names(model)):
-        raise refuse(file, "a name in the model is no text", "is the file damaged?")
+        raise refuse(file, "a name in the model is no text", "the file may be damaged, so export it again")
 
 
 def _are_text(names: Iterable[object]) -> bool:

@@ -163,7 +163,7 @@ def reference(
             raise ModelError(f"{source} gives nothing but NaN and Inf on random inputs; check its weights.")
         return Reference(again or (lambda: original), feeds, wanted, tolerance_of(original))
     said = "" if refused is None else f" ({_first_line(refused)})"
-    raise ModelError(f"onnxruntime cannot run {source}{said}.") from refused
+    raise ModelError(f"onnxruntime cannot run {source}{said}; repair it, or update onnxruntime.") from refused
 
 
 def _all_finite(value: Any) -> bool:

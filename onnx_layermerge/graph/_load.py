@@ -43,7 +43,7 @@ def load(path: str | Path) -> ir.Model:
     check_text(proto, file)
     opset = check_versions(proto, file)
     if not len(proto.graph.node):
-        raise ModelError(f"{file} holds no nodes; is it complete?")
+        raise ModelError(f"{file} holds no nodes; check that it is complete.")
     sort_nodes(proto)
     check_structure(proto, file)
     check_tensors(proto, file)
@@ -87,7 +87,7 @@ def _parse(file: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
     except Exception as error:  # protobuf's DecodeError and its relatives share no public base class
-        raise ModelError(f"{file} cannot be read as ONNX ({_first_line(error)}); is it complete?") from error
+        raise ModelError(f"{file} cannot be read as ONNX ({_first_line(error)}); check that it is complete.") from error
 
 
 def _settle(model: ir.Model, folder: Path) -> None:

@@ -246,12 +246,16 @@ def normalise(
                 if changed and not (step.quiet or step.tidy):
                     _remove_unused(model)  # what nobody reads any more would still count as a reader
         except Exception as error:  # third-party passes raise whatever they like; the step is what the user needs
-            raise ModelError(f"preparing the model broke at step '{step.name}' ({_first_line(error)}).") from error
+            raise ModelError(
+                f"preparing the model broke at step '{step.name}' ({_first_line(error)}); please report it."
+            ) from error
         # Passes may add opsets of their own; the output has to keep the input's.
         for domain, version in opsets.items():
             if model.graph.opset_imports.get(domain, version) != version:
                 name = domain or "ai.onnx"
-                raise ModelError(f"preparing the model broke at step '{step.name}': it changed opset {name}.")
+                raise ModelError(
+                    f"preparing the model broke at step '{step.name}': it changed opset {name}; please report it."
+                )
         if changed:
             if not step.quiet:
                 done.append(step.name)

@@ -43,7 +43,7 @@ def check_versions(model: onnx.ModelProto, file: Path) -> int:
     newest = onnx.defs.onnx_opset_version()
     found = opsets(model.opset_import).get("", 0)
     if not model.ir_version:
-        raise refuse(file, "the model does not say its IR version", "is it complete, or no ONNX model at all?")
+        raise refuse(file, "the model does not say its IR version", "check that the file is whole, and an ONNX model")
     if model.ir_version > onnx.IR_VERSION:
         raise refuse(
             file,

@@ -106,7 +106,9 @@ def _serialized(model: ir.Model, stand_ins: Mapping[int, ir.TensorProtocol], hel
     try:
         data: bytes = proto_with(model, stand_ins, held).SerializeToString(deterministic=True)
     except Exception as error:  # protobuf raises EncodeError or ValueError, by version, above 2 GB
-        raise ModelError(f"the model does not fit into 2 GB without its large weights ({error}); split it.") from error
+        raise ModelError(
+            f"the model does not fit into 2 GB without its large weights ({error}); export it in two parts."
+        ) from error
     return data
 
 

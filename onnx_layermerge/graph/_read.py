@@ -101,9 +101,9 @@ def _require_convs(model: ir.Model, path: str | Path) -> None:
     if "FusedConv" in found:
         advice = "its convolutions were fused by onnxruntime's optimizer; give the original export"
     elif "ConvTranspose" in found:
-        advice = "its transposed convolutions (ConvTranspose) are not replaced, so there is nothing to compress"
+        advice = "its transposed convolutions (ConvTranspose) are not replaced, so keep it as it is"
     else:
-        advice = "olm compresses convolutional networks"
+        advice = "olm compresses convolutional networks, so keep this one as it is"
     raise ModelError(f"{path} has no Conv node; {advice}.")
 
 
@@ -236,7 +236,7 @@ def bind_shapes(
     known = {info.name: info for info in inputs}
     for name in shapes:
         if name not in known:
-            raise UsageError(f"--shapes names input '{name}', but the model's inputs are {', '.join(known)}.")
+            raise UsageError(f"--shapes names input '{name}', but the model's inputs are {', '.join(known)}; name one.")
     for name, info in known.items():
         if name in shapes:
             given = shapes[name]
@@ -245,7 +245,9 @@ def bind_shapes(
                 for size, dim in zip(given, info.shape, strict=True)
             )
             if not fits:
-                raise UsageError(f"--shapes {name}:{'x'.join(map(str, given))} contradicts the model's {info.shape}.")
+                raise UsageError(
+                    f"--shapes {name}:{'x'.join(map(str, given))} contradicts the model's {info.shape}; fit it."
+                )
             bound[name] = tuple(given)
             continue
         sizes = []

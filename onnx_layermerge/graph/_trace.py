@@ -31,7 +31,8 @@ def trace_shapes(network: Network, bound: Mapping[str, tuple[int, ...]]) -> dict
         values = Session(part).run(random_feeds(network.inputs, bound))
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise ModelError(
-            f"the model does not run on inputs of shape {dict(bound)} ({str(error).splitlines()[0][:200]})."
+            f"the model does not run on inputs of shape {dict(bound)} ({str(error).splitlines()[0][:200]}); check "
+            "--shapes."
         ) from error
     shapes = {name: tuple(np.shape(value)) for name, value in values.items()}
     return {**shapes, **{name: tuple(shape) for name, shape in bound.items()}}

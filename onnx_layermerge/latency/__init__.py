@@ -36,6 +36,7 @@ from onnx_layermerge.latency.backends import (
     EngineOptions,
     Runnable,
     available_backends,
+    cpu_name,
     gpu_clocks,
     open_backend,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "clock_of",
     "compare",
     "cpu_clock",
+    "cpu_name",
     "default_path",
     "differs",
     "fill",

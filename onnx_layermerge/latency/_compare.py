@@ -119,14 +119,18 @@ def compare(
             continue
         name, way = backend.describe().backend, "build" if building else "run"
         if of_second:
-            reason = f"{name} cannot {way} the compressed model: {text.rstrip('.')}."
+            reason = f"{name} cannot {way} the compressed model: {text.rstrip('.')}; try another --backend."
             reject(reason)
             raise ModelError(reason)
         slow = building and hasattr(backend, "build_limit_s") and text.startswith("hung")
         advice = "give it longer with --build-limit" if slow else "use another version of it"
         what = "the model" if second is None else "the original model"
         raise DeviceError(f"{name} cannot {way} {what}: {text}; {advice}, or another --backend.")
-    raise DeviceError(f"The process that times whole models ended {STRIKES} times without a result ({text}).")
+    raise DeviceError(
+        f"The process that times whole models ended {STRIKES} times without a result ({text}); update the backend, or "
+        "use "
+        "another --backend."
+    )
 
 
 def release(backend: Backend) -> None:

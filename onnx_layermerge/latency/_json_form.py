@@ -91,7 +91,9 @@ def read(path: Path) -> list[Section]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
     except OSError as error:
-        raise ProfileError(f"The latency table {path} cannot be read: {error.strerror}.") from error
+        raise ProfileError(
+            f"The latency table {path} cannot be read: {error.strerror}; check its permissions."
+        ) from error
     except _Double as error:
         raise ProfileError(f"{path} holds {error} twice; keep one of the two.") from error
     except (ValueError, RecursionError) as error:
@@ -242,4 +244,6 @@ def _replace(path: Path, text: str) -> None:
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise OutputError(f"The latency table {path} cannot be written: {error.strerror}.") from error
+        raise OutputError(
+            f"The latency table {path} cannot be written: {error.strerror}; name another place."
+        ) from error

@@ -77,7 +77,9 @@ class Worker:
             )
         except OSError as error:
             self._release()
-            raise DeviceError(f"No process can be started for timing ({error.strerror}).") from error
+            raise DeviceError(
+                f"No process can be started for timing ({error.strerror}); end other programs."
+            ) from error
         assert self._process.stdin is not None and self._process.stdout is not None
         self._frames: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -178,7 +180,7 @@ class Worker:
         said = self._errors.read()[-2000:].decode(errors="replace").strip().splitlines()
         last = f": {said[-1].strip()[:200]}" if said else ""
         if not self._ready:
-            raise DeviceError(f"The process for timing could not be started{last}.")
+            raise DeviceError(f"The process for timing could not be started{last}; see olm doctor.")
         if code >= 0:
             return f"the backend ended its process (exit code {code}){last}"
         try:

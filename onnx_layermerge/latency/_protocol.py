@@ -233,7 +233,7 @@ def slopes(
     """
     rule = StopRule(min_rounds, max_rounds, cap_s, target, floor_s, floor_rounds)
     if group < 1:
-        raise UsageError("A group needs at least one block.")
+        raise UsageError("A group without a block cannot be timed; give at least one.")
     if isinstance(blocks, Sized) and not len(blocks):
         return {}
     if total is None:

@@ -110,9 +110,11 @@ class StopRule:
 
     def __post_init__(self) -> None:
         if not FEWEST_ROUNDS <= (self.floor_n or self.min_n) <= self.min_n <= self.max_n:
-            raise UsageError(f"A measurement needs {FEWEST_ROUNDS} <= floor rounds <= min rounds <= max rounds.")
+            raise UsageError(f"The numbers of rounds are out of order; give {FEWEST_ROUNDS} <= floor <= min <= max.")
         if not (self.cap_s > 0 and self.target >= 0 and self.floor_s >= 0):
-            raise UsageError("The time cap must be positive, the wanted half-widths not negative.")
+            raise UsageError(
+                "The time cap or a wanted half-width is out of range; give a cap above 0 and widths of at least 0."
+            )
 
     def verdict(self, samples: Sequence[float], spent_s: float) -> StopReason | None:
         """Return why to stop now, or None to go on; `spent_s` is wall seconds used so far.

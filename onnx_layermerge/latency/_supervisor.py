@@ -195,7 +195,11 @@ def _supervise(
             keep(blamed, end)
         strikes = 0 if settled > before else strikes + 1
         if strikes == STRIKES:
-            raise DeviceError(f"The process that times blocks ended {STRIKES} times without a result ({end}).")
+            raise DeviceError(
+                f"The process that times blocks ended {STRIKES} times without a result ({end}); update the backend, or "
+                "use "
+                "another --backend."
+            )
         supply.again()
 
 

@@ -162,10 +162,11 @@ def _copies(block: onnx.ModelProto, copies: int) -> bytes:
     return data
 
 
-def structure_of(block: onnx.ModelProto, shapes: str = "") -> str:
+def structure_of(block: onnx.ModelProto, shapes: str = "", *, learned: bool = True) -> str:
     """Hash of operators, attributes, wiring, shapes and dtypes (``shapes``: those of dynamic inputs, in words).
 
-    Names and weights do not matter.
+    Names and weights do not matter.  Small constants count, unless another training may give others (``learned`` off):
+    the slope of a PRelu, the bias of a head.
     """
     numbers: dict[str, int] = {"": -1}
 
@@ -183,6 +184,7 @@ def structure_of(block: onnx.ModelProto, shapes: str = "") -> str:
                 # Sizes, axes and the bounds of a Clip decide what is computed; weights only with which numbers.
                 size = int(np.prod(tensor.dims, initial=1))
                 decides = size <= 1 or (size <= 64 and (node.op_type != "Conv" or tensor.data_type in _INTEGERS))
+                decides = decides and (learned or tensor.data_type in _INTEGERS)
                 value = onnx.numpy_helper.to_array(tensor).tolist() if decides else ""
                 lines.append(f"constant {number(name)} {tensor.data_type} {list(tensor.dims)} {value}")
         attributes = sorted((a.name, a.SerializeToString(deterministic=True).hex()) for a in node.attribute)

@@ -110,7 +110,7 @@ def nearby(
 def _known(keys: Sequence[str], choices: Sequence[Choice], joint: Joint) -> list[Choice]:
     known = [choice for choice in choices if choice.key in joint.index]
     if not set(keys) <= {choice.key for choice in known}:
-        raise OlmError("a plan can only be improved among the choices that it was made of.")
+        raise OlmError("a plan can only be improved among the choices that it was made of; give those.")
     return known
 
 

@@ -1,7 +1,7 @@
 """A run as data: frozen dataclasses, the same as JSON, as an HTML page and as Markdown; a network as a picture."""
 
 from onnx_layermerge.report._drawing import Bracket, draw
-from onnx_layermerge.report._json import from_json
+from onnx_layermerge.report._json import decoded, from_json
 from onnx_layermerge.report._markdown import render_markdown
 from onnx_layermerge.report._page import render_html
 from onnx_layermerge.report._report import Block, Keys, Point, Rejected, Report, as_json, block_of
@@ -23,6 +23,7 @@ __all__ = [
     "as_json",
     "block_of",
     "conv_label",
+    "decoded",
     "draw",
     "from_json",
     "render_html",

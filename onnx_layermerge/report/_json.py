@@ -6,12 +6,14 @@ import dataclasses
 import json
 import math
 import types
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from onnx_layermerge.errors import DataError
 from onnx_layermerge.report._report import SCHEMA, Report
 
-__all__ = ["from_json"]
+__all__ = ["decoded", "from_json"]
+
+T = TypeVar("T")
 
 
 def from_json(text: str) -> Report:
@@ -21,11 +23,21 @@ def from_json(text: str) -> Report:
         DataError: the text is no such report.
     """
     try:
-        found: Report = _made(Report, json.loads(text))
+        found = decoded(Report, json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"this is no report of olm compress ({error}); give the file that --report wrote.") from error
     if found.schema != SCHEMA:
         raise DataError(f"this report is of the form {found.schema}, not {SCHEMA}; read it with the olm that wrote it.")
+    return found
+
+
+def decoded(kind: type[T], value: Any) -> T:
+    """A dataclass from what ``as_json`` made of it; fields that it has not are passed over.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: the value is something else.
+    """
+    found: T = _made(kind, value)
     return found
 
 

@@ -181,8 +181,8 @@ def block_of(
     )
 
 
-def as_json(value: Any) -> str:
-    """Dataclasses as JSON, sorted; what is not finite becomes null."""
+def as_json(value: Any, *, ordered: bool = True) -> str:
+    """Dataclasses as JSON, ``ordered`` by key or as they are; what is not finite becomes null."""
 
     def clean(item: Any) -> Any:
         if isinstance(item, float):
@@ -194,4 +194,4 @@ def as_json(value: Any) -> str:
         return item
 
     data = asdict(value) if hasattr(value, "__dataclass_fields__") else value
-    return json.dumps(clean(data), indent=2, sort_keys=True)
+    return json.dumps(clean(data), indent=2, sort_keys=ordered)

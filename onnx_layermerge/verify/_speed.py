@@ -25,10 +25,10 @@ def content_key(model: bytes, shapes: Shapes) -> str:
     return "sha256:" + hashlib.sha256(bound.encode() + b"\0" + model).hexdigest()[:24]
 
 
-def structure_key(model: bytes, shapes: Shapes) -> str:
-    """Hash of everything in a model that its time depends on, weights and names excluded."""
+def structure_key(model: bytes, shapes: Shapes, *, learned: bool = True) -> str:
+    """Hash of everything in a model that its time depends on, weights and names excluded; see ``structure_of``."""
     bound = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
-    return structure_of(onnx.load_from_string(model), bound)
+    return structure_of(onnx.load_from_string(model), bound, learned=learned)
 
 
 def measured_speedup(

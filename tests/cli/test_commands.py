@@ -227,6 +227,23 @@ def test_plan_table_is_spread_over_the_time_saved() -> None:
     assert spread(points[:5], 12, lambda point: point.speedup) == points[:5]
 
 
+def test_compress_keeps_to_a_plan_or_names_what_changed(tmp_path, model, store, timings, run) -> None:
+    plan, out = tmp_path / "plan.json", [tmp_path / f"out{number}.onnx" for number in range(3)]
+    words = ("--speedup", 1.05, "--samples", 32, "--rivals", 1, "--plan", plan, "--quiet", *timings)
+    data = ("--calib", store / "calib.npz")
+    assert run("compress", model, out[0], *words, *data).exit_code == 0
+    _keeps_to("plan.v1.json", json.loads(plan.read_text()))
+    locked = run("compress", model, out[1], *words, *data, "--lock")
+    assert locked.exit_code == 0, locked.output
+    assert "measured before" in locked.stdout and out[1].read_bytes() == out[0].read_bytes()
+    other = run("compress", model, out[2], *words, *data, "--lock", "--seed", 5)
+    assert other.exit_code == 6 and not out[2].exists()
+    assert other.stderr.startswith("Error: ") and "--seed 5 (the plan: 0)" in other.stderr
+    assert len(other.stderr.splitlines()) == 1
+    none = run("compress", model, out[2], "--speedup", 1.05, "--lock", *timings)
+    assert none.exit_code == 2 and "--plan" in none.stderr
+
+
 def test_verify_holds_a_gate(compressed: Compressed, store, run) -> None:
     result = run(
         "verify", compressed.input, compressed.output, "--calib", store / "calib.npz", "--min-speedup", 0.2,

@@ -64,7 +64,7 @@ def test_what_the_second_does_to_the_process_refuses_it_and_no_other(rough: Roug
     refused: list[str] = []
     with pytest.raises(ModelError) as caught:
         pair(rough, "a", name, hang_s=1.0, build_s=1.0, refused=refused.append)
-    assert refused == [str(caught.value)] == [ENDS[name].format("compressed") + "."]
+    assert refused == [str(caught.value)] == [ENDS[name].format("compressed") + "; try another --backend."]
     assert pair(rough, "a", "half").ratio > 1
     first, second = opened(rough)
     assert gone_within(first, 5) and alive(second)

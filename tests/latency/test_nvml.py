@@ -97,7 +97,7 @@ def test_what_is_missing_is_one_line(instruments: Instruments, monkeypatch: pyte
         open_monitor("0000:02:00.0")
     instruments.starts = False
     assert nvml_status(BUS) == (
-        False, "Clocks of the GPU are not read: NVML does not start here (Driver Not Loaded)."
+        False, "Clocks of the GPU are not read: NVML does not start here (Driver Not Loaded); see nvidia-smi."
     )  # fmt: skip
     assert instruments.open == 0
 

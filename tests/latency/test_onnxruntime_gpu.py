@@ -105,7 +105,7 @@ def test_keys_are_told_apart_and_hold_what_changes_a_time(gpu) -> None:
         ({"on_cpu": ("up",), "tells_nodes": False}, "assigned to the default CPU EP"),
         ({"factor": 1.01}, "computes something else: output 0 is off by 1.0%"),
         ({"factor": float("nan")}, "computes something else"),
-        ({"fails_at": 4}, "cannot run this model: CUDA failure 700.*encountered$"),
+        ({"fails_at": 4}, "cannot run this model \\(CUDA failure 700.*encountered\\); update onnxruntime-gpu\\.$"),
     ],
 )
 def test_what_the_gpu_did_not_compute_is_a_failed_entry_and_no_number(

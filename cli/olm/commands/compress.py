@@ -67,6 +67,14 @@ BEYOND = 1.6
     help="Where the file of --profile knows only another device, plan with its times; the result is measured here.",
 )
 @require_builds_option
+@click.option(
+    "--plan", type=click.Path(), metavar="FILE.json",
+    help="Write the plan there; where it is already, follow it: nothing is searched, its blocks are fitted again.",
+)
+@click.option(
+    "--lock", is_flag=True,
+    help="Hold model, samples, options and the output's bytes to what --plan recorded; nothing is timed.",
+)
 @model_options
 @seed_option
 @report_option
@@ -95,7 +103,7 @@ def compress(
 
 
 def _show(result: Report) -> None:
-    source = "" if result.measured_now else ", from the profile"
+    source = "" if result.measured_now else ", measured before"
     say(f"{result.output}: {interval(result.speedup)}{source}", "bold green")
     say(f"on {result.device}")
     changed = f"; {len(result.refitted)} kept convolutions moved along" if result.refitted else ""

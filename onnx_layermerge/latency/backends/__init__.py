@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from onnx_layermerge.errors import DeviceError, UsageError
 from onnx_layermerge.latency._device import DeviceKey
+from onnx_layermerge.latency.backends._cpu import cpu_name
 from onnx_layermerge.latency.backends._engine_options import EngineOptions
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "Reopen",
     "Runnable",
     "available_backends",
+    "cpu_name",
     "gpu_clocks",
     "open_backend",
 ]

@@ -44,14 +44,18 @@ def agree(
         ModelError: there are more or fewer outputs, one is of another shape, or one is further off than that.
     """
     if len(got) != len(expected):
-        raise ModelError(f"{title} gives {len(got)} outputs for the {len(expected)} of the model.")
+        raise ModelError(
+            f"{title} gives {len(got)} outputs for the {len(expected)} of the model; try another version of it."
+        )
     tolerance = _TOLERANCES[precision]
     for index, (want, have) in enumerate(zip(expected, got, strict=True)):
         if want.shape != have.shape:
-            raise ModelError(f"{title} gives output {index} the shape {have.shape}, which is {want.shape}.")
+            raise ModelError(
+                f"{title} gives output {index} the shape {have.shape}, not {want.shape}; try another version of it."
+            )
         fault = _off(want, have, tolerance) if want.dtype.kind == "f" else _differing(want, have, _SHARE * tolerance)
         if fault:
-            raise ModelError(f"{title} computes something else: output {index} {fault}.")
+            raise ModelError(f"{title} computes something else: output {index} {fault}; try another --precision.")
 
 
 def _off(want: npt.NDArray[Any], have: npt.NDArray[Any], tolerance: float) -> str:

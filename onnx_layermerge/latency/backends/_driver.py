@@ -98,7 +98,9 @@ class Driver(Protocol):
 
 def no_memory(size: int) -> ModelError:
     """One model is too large; the device is not at fault."""
-    return ModelError(f"The GPU has not enough memory for this model: {size / 2**20:.0f} MiB more were asked for.")
+    return ModelError(
+        f"The GPU has not enough memory for this model: {size / 2**20:.0f} MiB more were asked for; lower --batch."
+    )
 
 
 def version_words(number: int) -> str:

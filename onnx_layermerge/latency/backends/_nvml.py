@@ -183,7 +183,9 @@ def open_monitor(bus: str, own: tuple[int, ...] = ()) -> Monitor:
     except module.NVMLError as error:
         with contextlib.suppress(module.NVMLError):
             module.nvmlShutdown()
-        raise DeviceError(f"Clocks of the GPU are not read: NVML does not see {bus} ({_words(error)}).") from error
+        raise DeviceError(
+            f"Clocks of the GPU are not read: NVML does not see {bus} ({_words(error)}); see nvidia-smi."
+        ) from error
 
 
 def nvml_status(bus: str = "") -> tuple[bool, str]:
@@ -216,7 +218,9 @@ def _start() -> Any:
     try:
         module.nvmlInit()
     except (module.NVMLError, OSError) as error:
-        raise DeviceError(f"Clocks of the GPU are not read: NVML does not start here ({_words(error)}).") from error
+        raise DeviceError(
+            f"Clocks of the GPU are not read: NVML does not start here ({_words(error)}); see nvidia-smi."
+        ) from error
     return module
 
 

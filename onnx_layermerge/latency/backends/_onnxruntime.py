@@ -74,13 +74,15 @@ class OnnxRuntimeRunnable:
             self._binding = self._session.io_binding()
             self._values = self._bind(shapes)
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot build this model: {first_line(error)}") from error
+            raise ModelError(
+                f"onnxruntime cannot build this model ({first_line(error)}); update onnxruntime."
+            ) from error
 
     def run(self) -> None:
         try:
             self._session.run_with_iobinding(self._binding)
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot run this model: {first_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot run this model ({first_line(error)}); export it again.") from error
 
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
         """The preset inputs."""
@@ -90,7 +92,7 @@ class OnnxRuntimeRunnable:
         try:
             return [np.asarray(x) for x in self._session.run(None, dict(feeds))]
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot run this model: {first_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot run this model ({first_line(error)}); export it again.") from error
 
     def close(self) -> None:
         self._binding = self._session = None
@@ -135,7 +137,9 @@ def _options() -> ort.SessionOptions:
 def _preset(declared: ort.NodeArg, shape: tuple[int, ...] | None, seed: int) -> npt.NDArray[Any]:
     dtype = DTYPES.get(declared.type)
     if dtype is None:
-        raise ModelError(f"Input {declared.name!r} is a {declared.type}, which cannot be timed.")
+        raise ModelError(
+            f"Input {declared.name!r} is a {declared.type}, which cannot be timed; export it with numbers."
+        )
     if shape is None:
         if not all(isinstance(d, int) and d >= 0 for d in declared.shape):
             raise ModelError(

@@ -133,7 +133,10 @@ class OnnxRuntimeGpuBackend:
         from onnx_layermerge.latency.backends._onnxruntime import OnnxRuntimeRunnable
 
         if not isinstance(model, bytes):
-            raise ModelError(f"{self.provider.title} takes models of up to 2 GB of weights here; this one has more.")
+            raise ModelError(
+                f"{self.provider.title} takes models of up to 2 GB of weights here, and this one has more; use "
+                "--device cpu."
+            )
         reference = OnnxRuntimeRunnable(model, shapes)
         try:
             feeds = reference.inputs()
@@ -170,13 +173,20 @@ class OnnxRuntimeGpuBackend:
         try:
             session = self.module.InferenceSession(data, options, providers=[wanted], enable_fallback=0)
         except ORT_ERRORS as error:
-            raise ModelError(f"{self.provider.title} cannot build this model: {first_line(error)}") from error
+            raise ModelError(
+                f"{self.provider.title} cannot build this model ({first_line(error)}); update onnxruntime-gpu."
+            ) from error
         registered = list(session.get_providers())
         if self.provider.name not in registered:
-            raise ModelError(f"{self.provider.title} could not be loaded; onnxruntime took {', '.join(registered)}.")
+            raise ModelError(
+                f"{self.provider.title} could not be loaded; onnxruntime took {', '.join(registered)}, so see olm "
+                "doctor."
+            )
         elsewhere = _elsewhere(session, self.provider.name)
         if elsewhere:
-            raise ModelError(f"{self.provider.title} left {elsewhere}, so its time would not be the GPU's.")
+            raise ModelError(
+                f"{self.provider.title} left {elsewhere}, so its time would not be the GPU's; use --backend tensorrt."
+            )
         return session
 
 
@@ -210,7 +220,9 @@ class GpuRunnable:
             self._outputs: list[Any] = []
             for declared, size in zip(self._session.get_outputs(), sizes, strict=True):
                 if declared.type not in DTYPES:
-                    raise ModelError(f"Output {declared.name!r} is a {declared.type}, which cannot be timed.")
+                    raise ModelError(
+                        f"Output {declared.name!r} is a {declared.type}, which cannot be timed; export numbers."
+                    )
                 value = values.ortvalue_from_shape_and_type(list(size), DTYPES[declared.type], *place)
                 self._outputs.append(value)
                 self._binding.bind_ortvalue_output(declared.name, value)
@@ -230,7 +242,7 @@ class GpuRunnable:
         """Outputs in the model's order; half-precision ones come as float32."""
         unfit = [n for n, preset in self._presets.items() if n not in feeds or feeds[n].shape != preset.shape]
         if unfit:
-            raise ModelError(f"Input {unfit[0]!r} takes the shape {self._presets[unfit[0]].shape} here.")
+            raise ModelError(f"Input {unfit[0]!r} takes the shape {self._presets[unfit[0]].shape} here; give that one.")
         try:
             self._feed(feeds)
             self.run()
@@ -257,7 +269,9 @@ class GpuRunnable:
         try:
             yield
         except ORT_ERRORS as error:
-            raise ModelError(f"{self._title} cannot run this model: {first_line(error)}") from error
+            raise ModelError(
+                f"{self._title} cannot run this model ({first_line(error)}); update onnxruntime-gpu."
+            ) from error
 
 
 def _elsewhere(session: Any, provider: str) -> str:

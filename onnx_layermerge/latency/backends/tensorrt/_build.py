@@ -84,13 +84,15 @@ def build(
         builder = library.module.Builder(log)
     except (TypeError, RuntimeError) as error:
         # The bindings turn a null pointer into a TypeError: no driver, no device, or a driver that is too old.
-        raise DeviceError(f"{library.title} cannot start a builder here ({_last(log.messages) or error}).") from error
+        raise DeviceError(
+            f"{library.title} cannot start a builder here ({_last(log.messages) or error}); see olm doctor."
+        ) from error
     network = builder.create_network(library.network_flags)
     parser = library.module.OnnxParser(network, log)
     if not parser.parse(model):
         raise parse_error(library.title, parser)
     if network.num_outputs == 0:
-        raise ModelError(f"{library.title} found no output in this model, so there is nothing to build.")
+        raise ModelError(f"{library.title} found no output in this model; export it with one.")
     config = builder.create_builder_config()
     cache = _configure(library, config, options, targets)
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
@@ -101,12 +103,14 @@ def build(
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         if not targets and any(mark in _last(log.messages) for mark in _NO_GPU):
-            raise DeviceError(f"{library.title} finds no usable GPU here ({_last(log.messages)}).")
+            raise DeviceError(f"{library.title} finds no usable GPU here ({_last(log.messages)}); see olm doctor.")
         raise build_error(library.title, log.messages)
     layers = layers_of_log(log.messages)
     faults = type_faults(ports, layers, stored_type(options.precision))
     if faults:
-        raise ModelError(f"{library.title} did not build this model in {options.precision}: {faults[0]}.")
+        raise ModelError(
+            f"{library.title} did not build this model in {options.precision}: {faults[0]}; try another --precision."
+        )
     timing = b"" if cache is None else bytes(memoryview(cache.serialize()))
     built = Built(bytes(memoryview(serialized)), time.perf_counter() - start, ports, layers, timing)
     if options.timing_cache_file:
@@ -145,7 +149,7 @@ def type_faults(ports: tuple[Port, ...], layers: tuple[Layer, ...], stored: str)
 def _refuse_bytes(title: str, model: bytes) -> None:
     """What the parser lets through; garbage is left to the parser, which knows it."""
     if not model:
-        raise ModelError(f"{title} was given an empty model: there is nothing to build.")
+        raise ModelError(f"{title} was given an empty model; give one with nodes.")
     try:
         graph = onnx.load_from_string(model).graph
     except Exception:  # protobuf's DecodeError and its relatives share no public base class
@@ -202,7 +206,9 @@ def _bind(builder: Any, config: Any, inputs: list[Any], shapes: Shapes, options:
         declared = tuple(tensor.shape)
         shape = shapes.get(tensor.name)
         if shape is not None and not _fits(declared, shape):
-            raise ModelError(f"Input {tensor.name!r} has the shape {declared}, which {tuple(shape)} does not fit.")
+            raise ModelError(
+                f"Input {tensor.name!r} has the shape {declared}, which {tuple(shape)} does not fit; check --shapes."
+            )
         if all(size >= 0 for size in declared):
             continue
         if shape is None:
@@ -212,7 +218,7 @@ def _bind(builder: Any, config: Any, inputs: list[Any], shapes: Shapes, options:
         if not (_fits(declared, usual) and all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))):
             raise ModelError(
                 f"Input {tensor.name!r} is {declared} and used at {tuple(shape)}, which the range {low} to {high} does "
-                "not fit."
+                "not fit; check --shapes."
             )
         profile.set_shape(tensor.name, min=low, opt=usual, max=high)
     if profile is not None and config.add_optimization_profile(profile) < 0:

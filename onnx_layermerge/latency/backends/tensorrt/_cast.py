@@ -45,7 +45,7 @@ def cast(model: bytes, precision: str) -> bytes:
     try:
         proto = onnx.load_from_string(model)
     except Exception as error:  # protobuf's DecodeError and its relatives share no public base class
-        raise ModelError(f"These bytes are no ONNX model ({error}).") from error
+        raise ModelError(f"These bytes are no ONNX model ({error}); give those of an .onnx file.") from error
     return _to_float16(proto) if stored == "fp16" else _to_bfloat16(proto)
 
 

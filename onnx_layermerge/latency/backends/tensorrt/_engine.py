@@ -64,7 +64,9 @@ class TensorRTBackend:
             self._runtime = library.module.Runtime(self._log)
         except (TypeError, RuntimeError) as error:
             self._undo.close()
-            raise DeviceError(f"{library.title} cannot start a runtime on {self._facts.name} ({error}).") from error
+            raise DeviceError(
+                f"{library.title} cannot start a runtime on {self._facts.name} ({error}); see olm doctor."
+            ) from error
         self._meter = Meter(driver, self._stream)
         self._flush: tuple[int, int] | None = None
         if reopen is not None:
@@ -112,7 +114,10 @@ class TensorRTBackend:
             DeviceError: the device was lost, or is not supported by this library.
         """
         if not isinstance(model, bytes):
-            raise ModelError(f"{self._library.title} takes models of up to 2 GB of weights here; this one has more.")
+            raise ModelError(
+                f"{self._library.title} takes models of up to 2 GB of weights here, and this one has more; use "
+                "--device cpu."
+            )
         built = build(self._library, cast(model, self._options.precision), shapes, self._options)
         runnable = EngineRunnable(self, built.engine, built.ports, built.layers)
         with contextlib.ExitStack() as undo:

@@ -51,7 +51,7 @@ def parse_error(title: str, parser: Any) -> ModelError:
     """The first error of a parser that has one; the others follow from it."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     if not errors:
-        return ModelError(f"{title} cannot parse this model, and does not say why.")
+        return ModelError(f"{title} cannot parse this model, and does not say why; try another version of it.")
     error = errors[0]
     code, words = str(error.code().name), _plain(str(error.desc()))
     where = ""
@@ -66,8 +66,8 @@ def build_error(title: str, messages: list[tuple[str, str]]) -> ModelError:
     said = [_plain(text) for severity, text in messages if severity.endswith("ERROR")]
     said = [text for text in said if text]
     if not said:
-        return ModelError(f"{title} cannot build this model, and does not say why.")
-    return ModelError(f"{title} cannot build this model [{said[-1]}].")
+        return ModelError(f"{title} cannot build this model, and does not say why; try another version of it.")
+    return ModelError(f"{title} cannot build this model [{said[-1]}]; try another --precision or version of it.")
 
 
 def _plain(text: str) -> str:

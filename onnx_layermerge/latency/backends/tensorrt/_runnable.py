@@ -53,7 +53,9 @@ class EngineRunnable:
             self._engine = self._load(backend, engine)
             self._context = self._engine.create_execution_context()
             if self._context is None:
-                raise ModelError(f"{self._title} has no execution context for this engine ({self._said()}).")
+                raise ModelError(
+                    f"{self._title} has no execution context for this engine ({self._said()}); lower --batch."
+                )
             self._ports = tuple(self._bind(port) for port in ports)
             self._presets = {
                 port.name: preset_input(port.shape, _host_dtype(port), seed)
@@ -64,7 +66,9 @@ class EngineRunnable:
             precision = backend._options.precision
             faults = type_faults(self._ports, self.layers, stored_type(precision))
             if faults:
-                raise ModelError(f"{self._title} did not build this model in {precision}: {faults[0]}.")
+                raise ModelError(
+                    f"{self._title} did not build this model in {precision}: {faults[0]}; try another --precision."
+                )
             # The first run allocates and loads kernels, which a capture must not see.
             self._enqueue()
             self._driver.synchronize(self._stream)
@@ -97,7 +101,7 @@ class EngineRunnable:
         """Outputs in the model's order; floating-point ones are float32 whatever the engine's precision."""
         unfit = [p for p in self._ports if p.is_input and (p.name not in feeds or feeds[p.name].shape != p.shape)]
         if unfit:
-            raise ModelError(f"Input {unfit[0].name!r} of this engine takes the shape {unfit[0].shape}.")
+            raise ModelError(f"Input {unfit[0].name!r} of this engine takes the shape {unfit[0].shape}; give that one.")
         try:
             self._feed(feeds)
             self._launch()
@@ -122,8 +126,12 @@ class EngineRunnable:
         if hasattr(backend._runtime, "get_engine_validity"):
             validity, _ = backend._runtime.get_engine_validity(data)
             where = f"{backend._facts.name} (compute capability {backend._facts.capability})"
-            raise DeviceError(f"{self._title} calls this engine {validity.name} on {where} ({self._said()}).")
-        raise ModelError(f"{self._title} cannot load the engine that it built ({self._said()}).")
+            raise DeviceError(
+                f"{self._title} calls this engine {validity.name} on {where} ({self._said()}); build it there."
+            )
+        raise ModelError(
+            f"{self._title} cannot load the engine that it built ({self._said()}); try another version of it."
+        )
 
     def _bind(self, port: Port) -> Port:
         """Shape, type and memory of one input or output."""
@@ -132,7 +140,7 @@ class EngineRunnable:
             self._context.set_input_shape(port.name, port.shape)
         shape = tuple(self._context.get_tensor_shape(port.name))
         if any(size < 0 for size in shape):
-            raise ModelError(f"The shape {shape} of output {port.name!r} depends on the data, which cannot be timed.")
+            raise ModelError(f"The shape {shape} of output {port.name!r} depends on the data; cut it there.")
         bound = Port(port.name, shape, _engine_type(dtype, port), port.is_input, port.channels_last)
         address = self._driver.allocate(max(1, int(np.prod(shape)) * np.dtype(_DTYPES[bound.dtype]).itemsize))
         self._undo.callback(self._driver.free, address)
@@ -154,7 +162,7 @@ class EngineRunnable:
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._driver.handle(self._stream)):
-            raise ModelError(f"{self._title} cannot run this engine ({self._said()}).")
+            raise ModelError(f"{self._title} cannot run this engine ({self._said()}); try another version of it.")
 
     def _feed(self, feeds: Mapping[str, Array]) -> None:
         for port in self._ports:
@@ -184,7 +192,7 @@ def _engine_type(dtype: Any, port: Port) -> str:
     words = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
     found = words.get(str(dtype.name), str(dtype.name).lower())
     if found not in _DTYPES:
-        raise ModelError(f"{port.name!r} is a {dtype.name}, which cannot be timed.")
+        raise ModelError(f"{port.name!r} is a {dtype.name}, which cannot be timed; export numbers.")
     return found
 
 

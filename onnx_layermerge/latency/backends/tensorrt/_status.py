@@ -119,7 +119,7 @@ def validity(library: Library, engine: bytes) -> str | None:
         found: Any
         found, diagnostics = module.Runtime(log).get_engine_validity(engine)
     except (TypeError, RuntimeError) as error:
-        raise DeviceError(f"{library.title} cannot start a runtime here ({error}).") from error
+        raise DeviceError(f"{library.title} cannot start a runtime here ({error}); see olm doctor.") from error
     known = getattr(getattr(module, "EngineInvalidityDiagnostics", None), "__members__", {})
     reasons = [word for word, bit in known.items() if int(bit) & int(diagnostics)]
     return f"{found.name}: {', '.join(reasons)}" if reasons else str(found.name)
