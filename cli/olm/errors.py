@@ -110,7 +110,7 @@ def _report_usage(error: click.ClickException) -> int:
 
 def _say(sentence: str, more: str = "") -> None:
     """One line, whatever a library below put into the message."""
-    text = " ".join(sentence.split()).rstrip(".")
+    text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(sentence.split())).rstrip(".")
     click.echo(f"{click.style('Error:', fg='red')} {text}{more}.", err=True)
 
 

@@ -61,14 +61,19 @@ def origin(files: Sequence[str]) -> list[str]:
     import onnx
 
     made_from: dict[str, str] = {}
+    readable: list[str] = []
     external: list[str] = []
     wrong = []
     for file in files:
         try:
             model = onnx.load(file, load_external_data=False)
         except Exception as error:  # protobuf's DecodeError and its relatives share no public base class
-            wrong.append(f"{file} cannot be read as ONNX ({type(error).__name__}); is it complete?")
+            wrong.append(
+                f"{file} cannot be read as ONNX ({type(error).__name__}): bring the whole file (git lfs pull, where "
+                "LFS keeps it), export the model again, or leave the name out."
+            )
             continue
+        readable.append(file)
         if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
             external.append(file)
         for entry in model.metadata_props:
@@ -76,7 +81,7 @@ def origin(files: Sequence[str]) -> list[str]:
                 made_from[file] = entry.value
     if not made_from:
         return wrong
-    there = {_digest(file) for file in files}
+    there = _digests(readable)
     if not set(made_from.values()) <= there:
         there |= _whole_digests(external)
     return wrong + [
@@ -87,13 +92,22 @@ def origin(files: Sequence[str]) -> list[str]:
     ]
 
 
-def _digest(file: str) -> str:
-    """SHA-256 of the bytes, which is what the record names where all weights are in the file."""
-    found = hashlib.sha256()
-    with open(file, "rb") as handle:
-        while chunk := handle.read(_CHUNK_BYTES):
-            found.update(chunk)
-    return found.hexdigest()
+def _digests(files: Sequence[str]) -> set[str]:
+    """SHA-256 of the bytes, which is what the record names where all weights are in the file.
+
+    A file that went away since it was read has none, and so is nobody's original.
+    """
+    found = set()
+    for file in files:
+        digest = hashlib.sha256()
+        try:
+            with open(file, "rb") as handle:
+                while chunk := handle.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        except OSError:
+            continue
+        found.add(digest.hexdigest())
+    return found
 
 
 def _whole_digests(files: Sequence[str]) -> set[str]:
@@ -111,12 +125,12 @@ def _whole_digests(files: Sequence[str]) -> set[str]:
 
 
 def _tracked() -> list[str] | None:
-    """ONNX files that git tracks and that are there; None where git does not answer."""
+    """ONNX files that git tracks and that are there, no submodules; None where git does not answer."""
     try:
         listed = subprocess.run(["git", "ls-files", "-z", "--", "*.onnx"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return [name for name in os.fsdecode(listed.stdout).split("\0") if name and Path(name).exists()]
+    return [name for name in os.fsdecode(listed.stdout).split("\0") if name and Path(name).is_file()]
 
 
 if __name__ == "__main__":

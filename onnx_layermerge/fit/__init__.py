@@ -12,7 +12,7 @@ from onnx_layermerge.fit._eliminate import elimination_order
 from onnx_layermerge.fit._job import FITTED, job_of, series_of
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
 from onnx_layermerge.fit._ridge import ALPHAS, FEW_ROWS, Fit, Gram, Target, fit_conv, fit_ranks
-from onnx_layermerge.fit._threads import on_one_thread
+from onnx_layermerge.fit._threads import blas_name, on_one_thread
 from onnx_layermerge.fit._tune import Tuned, tune
 from onnx_layermerge.fit._windows import Windows, cut_windows
 
@@ -27,6 +27,7 @@ __all__ = [
     "Target",
     "Tuned",
     "Windows",
+    "blas_name",
     "chain_of",
     "cut_windows",
     "elimination_order",

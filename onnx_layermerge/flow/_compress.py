@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from onnx_layermerge.data import ImageOptions, with_mixtures
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.fit import on_one_thread
@@ -16,7 +18,7 @@ from onnx_layermerge.flow._choose import Case
 from onnx_layermerge.flow._data import choosable, open_samples, what_it_cost
 from onnx_layermerge.flow._effort import effort_of
 from onnx_layermerge.flow._judged import judge, judges, overfitted
-from onnx_layermerge.flow._plan_file import open_plan, plan_file, write_plan
+from onnx_layermerge.flow._plan_file import PlanFile, open_plan, plan_file, write_plan
 from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
 from onnx_layermerge.flow._record import file_digest, sketches, versions
 from onnx_layermerge.flow._recorded import mismatch
@@ -124,9 +126,11 @@ def compress(
         "effort": effort,
         "samples": str(samples),
         "seed": str(seed),
+        **_place_settings(backend, device, precision, engines),
         "metric": Path(metric).name if isinstance(metric, str) else "none" if metric is None else "a function",
     }
-    held = open_plan(plan, lock, settings, (Path(input), target))
+    others = [Path(each) for each in (input, target, profile, require_builds) if each is not None]
+    held = open_plan(plan, lock, settings, others)
     builds = None if require_builds is None else read_builds(require_builds)
     here = partial(_opened, backend, device, precision, engines)
     if held is None:
@@ -207,9 +211,7 @@ def compress(
         warnings.append(BFLOAT16)
     if held is not None and lock:
         hold(str(plan), held, chosen.model)
-    write(chosen.model, target)
-    if planned is not None and plan is not None:
-        write_plan(Path(plan), dataclasses.replace(planned, output=output_digest(chosen.model)))
+    _write(chosen.model, target, None if plan is None else Path(plan), planned)
     clock.mark("write")
     return Report(
         input=str(input),
@@ -246,6 +248,7 @@ def compress(
         drop_only=found.drop_only,
         before=pictures[0],
         after=pictures[1],
+        plan="" if held is None else str(plan),
         keys=Keys(
             input=network.digest,
             output=file_digest(target),
@@ -275,6 +278,23 @@ def reported_blocks(case: Case, found: Found, made: Mapping[str, tuple[str, ...]
     )
 
 
+def _place_settings(
+    backend: str | Backend, device: str, precision: str, engines: EngineOptions | None
+) -> dict[str, str]:
+    """Which devices the words mean; a plan stands for no others.  Which of several equal ones makes no difference."""
+    if not isinstance(backend, str):
+        key = backend.describe()
+        return {"backend": key.backend, "device": "its own", "precision": key.precision}
+    built = {} if engines is None else engines.settings()
+    return {
+        "backend": backend,
+        "device": device.partition(":")[0],
+        "precision": precision,
+        "opt-level": built.get("level", "default"),
+        "shapes": built.get("shapes", "no range"),
+    }
+
+
 def _opened(backend: str | Backend, device: str, precision: str, engines: EngineOptions | None) -> Backend:
     """The backend of that name, or the one that is open already."""
     if isinstance(backend, str):
@@ -282,6 +302,18 @@ def _opened(backend: str | Backend, device: str, precision: str, engines: Engine
     if (device, precision) != ("cpu", "fp32"):
         raise UsageError("A backend that is open has a device and a precision: leave out those of the call.")
     return backend
+
+
+def _write(model: ir.Model, target: Path, path: Path | None, plan: PlanFile | None) -> None:
+    """The output, and the plan that it is the first of: both or neither."""
+    if path is not None and plan is not None:
+        write_plan(path, dataclasses.replace(plan, output=output_digest(model)))
+    try:
+        write(model, target)
+    except BaseException:
+        if path is not None and plan is not None:
+            path.unlink(missing_ok=True)
+        raise
 
 
 @dataclasses.dataclass

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -20,13 +21,13 @@ import onnx_ir as ir
 from onnx_layermerge.errors import DeviceError, PlanError, TargetError
 from onnx_layermerge.flow._choose import LAST_TIMING, Case, Chosen, made
 from onnx_layermerge.flow._loop import Plan
-from onnx_layermerge.flow._plan_file import PlanFile, structure_of
+from onnx_layermerge.flow._plan_file import PlanFile, processor, structure_of
 from onnx_layermerge.flow._rank import Ranked
 from onnx_layermerge.flow._record import blocks_note, versions
 from onnx_layermerge.flow._search import Found, Place
 from onnx_layermerge.flow._timed import Timed
 from onnx_layermerge.graph import to_bytes
-from onnx_layermerge.latency import Backend, Ratio, cpu_name
+from onnx_layermerge.latency import Backend, Ratio
 from onnx_layermerge.recover import Built, build
 from onnx_layermerge.verify import measured_speedup, outputs_of, quality
 
@@ -36,6 +37,7 @@ ELSEWHERE = (
     "nothing was timed here ({why}): {ratio:.3f}× is what the plan's own output took on {device}, a model of the same"
     " structure"
 )
+PLANNED = "the plan's times of blocks, which the report repeats, are of {other}; the whole result is of {here}"
 
 
 def place_of(
@@ -49,7 +51,10 @@ def place_of(
         opened = here()
     except DeviceError as error:
         return recorded, error
-    return Place(opened.describe().text(), opened.describe().digest()), opened
+    key = opened.describe()
+    # Times of blocks stay those of the device that they were taken on.
+    other = plan.mismatch or (plan.device if key.digest() != plan.device_digest else None)
+    return Place(key.text(), key.digest(), other), opened
 
 
 def _recorded_times(plan: PlanFile) -> tuple[Timed, dict[str, float]]:
@@ -89,11 +94,17 @@ def _check_same(path: str | Path, plan: PlanFile, case: Case, lock: bool) -> Non
                 f"{path} is locked, but since it was made {' and '.join(changed)} changed; leave --lock out to fit "
                 "the plan's blocks again, or remove the file to plan anew."
             )
-    known = {candidate.key for candidate in case.prepared.candidates}
-    missing = [block.name for block in plan.blocks if block.name not in known]
+    by_key = {candidate.key: candidate for candidate in case.prepared.candidates}
+    missing = [block.name for block in plan.blocks if block.name not in by_key]
     if missing:
         why = "give --calib, which its fits need" if case.fit_data is None else "remove the file to plan anew"
         raise PlanError(f"{path} has blocks that are not on offer now ({', '.join(missing[:3])}); {why}.")
+    regions = sorted((by_key[block.name].region for block in plan.blocks), key=lambda region: region.start)
+    if any(before.stop > after.start for before, after in itertools.pairwise(regions)):
+        raise PlanError(
+            f"{path} was changed by hand: two of its blocks overlap; take it as --plan wrote it, or remove it to plan "
+            "anew."
+        )
 
 
 def follow(
@@ -129,6 +140,8 @@ def follow(
     drawn = Plan(keys, plan.basis, plan.predicted, plan.speedup, math.fsum(losses.values()))
     weights, model = made(case, Ranked(drawn, built, loss, images=count), notes)
     ratio, now, warnings = _time(plan, case, model, opened, speedup)
+    if now and "profile.mismatch" in case.origin:
+        warnings = (PLANNED.format(other=case.origin["profile.mismatch"], here=case.origin["device"]),)
     return Found(Chosen(model, drawn, loss, weights, ratio, now, ()), timed, losses, warnings=warnings)
 
 
@@ -172,7 +185,7 @@ def hold(path: str | Path, plan: PlanFile, model: ir.Model) -> None:
     """Raises PlanError, with what differs as far as that is known, where the bytes are not the recorded ones."""
     if output_digest(model) == plan.output:
         return
-    now: Mapping[str, str] = {**versions(), "processor": cpu_name()}
+    now: Mapping[str, str] = {**versions(), "processor": processor()}
     then: Mapping[str, str] = {**plan.versions, "processor": plan.processor}
     changed = [
         f"{name} is {now.get(name, 'missing')}, was {then.get(name, 'missing')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from onnx_layermerge.graph import (
     write_bytes,
 )
 from onnx_layermerge.importance import collect
-from onnx_layermerge.latency import EngineOptions, open_backend
+from onnx_layermerge.latency import MAX_ROUNDS, EngineOptions, open_backend
 from onnx_layermerge.latency.backends.tensorrt import cast
 from onnx_layermerge.verify import (
     CAP_S,
@@ -131,7 +132,16 @@ def verify(
     measured = None if metric is None else metric_of(metric, first, data_batch(first, bound))
     progress("verify", 0, 2, "timing both models in turn")
     ratio, _ = measured_speedup(
-        opened, first.model, second.model, bound, sessions=3, cap_s=time_cap_s, target_half_width=0.005, seed=seed
+        opened,
+        first.model,
+        second.model,
+        bound,
+        sessions=3,
+        cap_s=time_cap_s,
+        # Of a small model the rounds are over before the time is: more time has to mean more of them.
+        max_rounds=ceil(MAX_ROUNDS * max(1.0, time_cap_s / CAP_S)),
+        target_half_width=0.005,
+        seed=seed,
     )
     found = None
     if opened_data is not None:

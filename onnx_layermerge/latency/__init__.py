@@ -21,7 +21,7 @@ from onnx_layermerge.latency._clock import Clock, Instant, cpu_clock
 from onnx_layermerge.latency._compare import compare
 from onnx_layermerge.latency._device import PROTOCOL_VERSION, DeviceKey
 from onnx_layermerge.latency._fill import answers, fill
-from onnx_layermerge.latency._interleave import interleave, measure
+from onnx_layermerge.latency._interleave import MAX_ROUNDS, interleave, measure
 from onnx_layermerge.latency._json_form import Entry, Pair, Section, time_text
 from onnx_layermerge.latency._manage import Counts, differs, listed, select
 from onnx_layermerge.latency._protocol import slopes
@@ -43,6 +43,7 @@ from onnx_layermerge.latency.backends import (
 from onnx_layermerge.latency.backends._engine_options import Range
 
 __all__ = [
+    "MAX_ROUNDS",
     "PROTOCOL_VERSION",
     "Backend",
     "BackendStatus",

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from onnx_layermerge.errors import DeviceError, ModelError, OutputError
 from onnx_layermerge.latency._clock import Clock
 from onnx_layermerge.latency._frames import RUNNING
-from onnx_layermerge.latency._interleave import contest
+from onnx_layermerge.latency._interleave import MAX_ROUNDS, contest
 from onnx_layermerge.latency._parcel import put_down
 from onnx_layermerge.latency._process import Limits, Worker
 from onnx_layermerge.latency._records import decode_ratio
@@ -58,6 +58,7 @@ def compare(
     *,
     sessions: int = 1,
     cap_s: float = 20.0,
+    max_rounds: int = MAX_ROUNDS,
     target_half_width: float = 0.005,
     seed: int = 0,
     isolate: bool = True,
@@ -77,6 +78,7 @@ def compare(
         shapes: input name -> shape, of both models.
         sessions: the models are built anew for each, and the one whose ratio is the median speaks for all.
         cap_s: wall seconds of the timed rounds, of all sessions together.
+        max_rounds: of each session, after which it ends however wide the interval is.
         target_half_width: of the interval, relative to the ratio, that is precise enough.
         hang_s: wall seconds without a sign of life after which a run counts as hung.
         build_s: the same while a model is built, or the device opened (None: the backend's ``build_limit_s``).
@@ -87,7 +89,7 @@ def compare(
         DeviceError: ``first`` did, or the device was lost, or no process can be started that opens the backend.
         OutputError: there is no room for the models in the folder for temporary files.
     """
-    options: dict[str, Any] = {"sessions": sessions, "cap_s": cap_s, "seed": seed}
+    options: dict[str, Any] = {"sessions": sessions, "cap_s": cap_s, "max_rounds": max_rounds, "seed": seed}
     options["target_half_width"] = target_half_width
     reject = refused or (lambda reason: None)
     if not isolate or clock is not None or getattr(backend, "reopen", None) is None:

@@ -22,6 +22,8 @@ from onnx_layermerge.latency._statistics import (
 from onnx_layermerge.latency.backends import Runnable
 
 WARM_UP_S = 0.1
+# Of one pair in one session, whatever the noise.
+MAX_ROUNDS = 400
 
 
 def _to_nobody(number: int) -> None:
@@ -62,7 +64,7 @@ def interleave(
     b: Runnable,
     *,
     min_rounds: int = 30,
-    max_rounds: int = 400,
+    max_rounds: int = MAX_ROUNDS,
     cap_s: float = 20.0,
     target_half_width: float = 0.005,
     seed: int = 0,
@@ -139,6 +141,7 @@ def contest(
     *,
     sessions: int = 1,
     cap_s: float = 20.0,
+    max_rounds: int = MAX_ROUNDS,
     target_half_width: float = 0.005,
     seed: int = 0,
     clock: Clock = cpu_clock,
@@ -148,7 +151,8 @@ def contest(
     """`interleave` what ``build(0)`` and ``build(1)`` give; of several sessions, the one whose ratio is the median.
 
     What differs between two sessions of one model (where its memory came to lie) is not seen within one, so both are
-    built anew for each, and closed after it.  ``cap_s`` is for all sessions together.
+    built anew for each, and closed after it.  ``cap_s`` is for all sessions together, ``max_rounds``
+    for each.
     """
     found: list[Ratio] = []
     for session in range(sessions):
@@ -158,6 +162,7 @@ def contest(
                 interleave(
                     *pair,
                     cap_s=cap_s / sessions,
+                    max_rounds=max_rounds,
                     target_half_width=target_half_width,
                     seed=seed + session,
                     clock=clock,

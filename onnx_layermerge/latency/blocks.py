@@ -41,6 +41,11 @@ __all__ = ["placeholder", "region_block", "replacement_block", "structure_of"]
 
 # Widths of the small ends: one SIMD block of every backend's channel-blocked layout.
 _ENDS = 16
+# Operators whose floating constants come from training, or may.
+_LEARNED = {
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "Add", "Sub", "Mul", "Div"),
+    *("BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization"),
+}
 _INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -165,8 +170,8 @@ def _copies(block: onnx.ModelProto, copies: int) -> bytes:
 def structure_of(block: onnx.ModelProto, shapes: str = "", *, learned: bool = True) -> str:
     """Hash of operators, attributes, wiring, shapes and dtypes (``shapes``: those of dynamic inputs, in words).
 
-    Names and weights do not matter.  Small constants count, unless another training may give others (``learned`` off):
-    the slope of a PRelu, the bias of a head.
+    Names and weights do not matter.  Small constants count; with ``learned`` off those alone that no training decides:
+    the bounds of a Clip and the scales of a Resize, not the slope of a PRelu or the bias of a head.
     """
     numbers: dict[str, int] = {"": -1}
 
@@ -184,7 +189,7 @@ def structure_of(block: onnx.ModelProto, shapes: str = "", *, learned: bool = Tr
                 # Sizes, axes and the bounds of a Clip decide what is computed; weights only with which numbers.
                 size = int(np.prod(tensor.dims, initial=1))
                 decides = size <= 1 or (size <= 64 and (node.op_type != "Conv" or tensor.data_type in _INTEGERS))
-                decides = decides and (learned or tensor.data_type in _INTEGERS)
+                decides = decides and (learned or node.op_type not in _LEARNED or tensor.data_type in _INTEGERS)
                 value = onnx.numpy_helper.to_array(tensor).tolist() if decides else ""
                 lines.append(f"constant {number(name)} {tensor.data_type} {list(tensor.dims)} {value}")
         attributes = sorted((a.name, a.SerializeToString(deterministic=True).hex()) for a in node.attribute)

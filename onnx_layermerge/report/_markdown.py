@@ -18,6 +18,7 @@ from onnx_layermerge.report._words import (
     plain,
     recipe,
     reproduce,
+    source_of,
     times,
 )
 from onnx_layermerge.report._words import share as percent
@@ -32,7 +33,7 @@ MOST_BLOCKS = 40
 def render_markdown(report: Report) -> str:
     """Headline, figures, blocks, warnings and how to reproduce, as GitHub and GitLab show it."""
     ratio = report.speedup
-    source = "measured in this run" if report.measured_now else "read from the latency table"
+    source = source_of(report)
     lines = [
         f"## {_text(file_name(report.output))}: {times(ratio.ratio)} as fast",
         "",

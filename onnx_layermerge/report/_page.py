@@ -28,6 +28,7 @@ from onnx_layermerge.report._words import (
     recipe,
     reproduce,
     share,
+    source_of,
     times,
 )
 
@@ -53,9 +54,7 @@ def render_html(report: Report) -> str:
 
 def _head(report: Report) -> Content:
     ratio = report.speedup
-    source = (
-        "measured in this run" if report.measured_now else "read from the latency table, measured in an earlier run"
-    )
+    source = source_of(report)
     big = el("div", times(ratio.ratio), el("small", "as fast"), cls="big")
     interval = el("p", f"95 % interval {ratio.low:.3f} to {ratio.high:.3f}, {source}")
     change = el(

@@ -109,7 +109,8 @@ class Report:
     blocks cost alone, ``divergence`` what the built plan did to the outputs where plans were compared, before
     ``recovery``, as of the rejected ones.  ``points`` and ``drop_only`` are the frontier of all replacements and of
     drops alone, ``before`` and ``after`` the networks as lines, ``command`` the words after ``olm``, where a command
-    line was used, ``schema`` the name of this form.
+    line was used, ``plan`` the file of the plan that was followed ("": none; where one was, and the speed-up was not
+    ``measured_now``, it is the plan's), ``schema`` the name of this form.
     """
 
     input: str
@@ -148,6 +149,7 @@ class Report:
     after: Sketch
     keys: Keys
     command: tuple[str, ...] = ()
+    plan: str = ""
     schema: str = SCHEMA
 
 

@@ -11,7 +11,7 @@ from onnx_layermerge.report._report import Block, Rejected, Report
 __all__ = [
     "RECIPES",
     "agreement", "digits", "duration", "error", "file_name", "ms", "place", "plain", "recipe", "reproduce", "seconds",
-    "share", "times", "verdict",
+    "share", "source_of", "times", "verdict",
 ]  # fmt: skip
 
 # What a kind of replacement makes, in words.
@@ -23,6 +23,15 @@ RECIPES = {
     "width": "fewer channels inside",
 }
 STEPS = {"refit": "kept convolutions were refitted", "tune": "weights were tuned by small steps"}
+
+
+def source_of(report: Report) -> str:
+    """Where the speed-up is from."""
+    if report.measured_now:
+        return "measured in this run"
+    if report.plan:
+        return "recorded in the plan that was followed, not measured in this run"
+    return "read from the latency table, measured in an earlier run"
 
 
 def times(speedup: float, places: int = 2) -> str:

@@ -40,7 +40,8 @@ class Verdict:
 
     ``quality``, ``outputs`` and ``boxes`` compare the outputs, in one figure, each alone, and decoded by the user;
     ``metric`` is the user's own of both models.  ``warnings`` are sentences on what the samples cannot show.
-    ``undecided``: a bound on time lies within the measured interval, so that it is neither met nor surely missed.
+    ``undecided``: some bound on time lies within the measured interval, so that it is neither met nor surely missed;
+    another may be missed beside it.
     """
 
     speedup: Ratio
@@ -122,4 +123,6 @@ def _why(speedup: Ratio, cap_s: float) -> str:
     """What kept the interval from leaving the bound on one side, and what to do about it."""
     if speedup.stop_reason == "cap":
         return f"as noise left that interval when the {cap_s:g} s were over: give an idle machine, or --time-cap more"
+    if speedup.stop_reason == "rounds":
+        return f"as noise left that interval after {speedup.n} rounds: give an idle machine, or --time-cap more"
     return f"as it lies within the precision of {speedup.n} rounds: the model is about that fast, so ask for less"

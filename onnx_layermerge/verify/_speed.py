@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_layermerge.errors import ModelError
 from onnx_layermerge.graph import Packed, runnable_form, to_bytes
-from onnx_layermerge.latency import Backend, Failure, LatencyTable, Ratio, compare
+from onnx_layermerge.latency import MAX_ROUNDS, Backend, Failure, LatencyTable, Ratio, compare
 from onnx_layermerge.latency.blocks import structure_of
 
 __all__ = ["measured_speedup", "structure_key"]
@@ -39,6 +39,7 @@ def measured_speedup(
     *,
     table: LatencyTable | None = None,
     cap_s: float = 20.0,
+    max_rounds: int = MAX_ROUNDS,
     target_half_width: float = 0.01,
     seed: int = 0,
     exact: bool = False,
@@ -77,6 +78,7 @@ def measured_speedup(
         shapes,
         sessions=sessions,
         cap_s=cap_s,
+        max_rounds=max_rounds,
         target_half_width=target_half_width,
         seed=seed,
         progress=progress,

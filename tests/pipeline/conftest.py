@@ -82,6 +82,13 @@ def environment(*first: Path) -> dict[str, str]:
     return {**kept, **own, "OPENBLAS_NUM_THREADS": "1"}
 
 
+@pytest.fixture(autouse=True)
+def own_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a hook of git its variables name the repository of the commit: what a test adds would be staged there."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The action as a job finds it, in a folder whose name has a blank; nothing else of the repository is there."""
@@ -111,8 +118,19 @@ def act(tmp_path: Path, checkout: Path, stub: Stub) -> Callable[[Mapping[str, st
 
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Job:
-    """The action with the real olm, on a network so small, and bounds so low, that the gate cannot but hold."""
-    workspace = tmp_path_factory.mktemp("job") / "work space"
+    """The action with the real olm, on a network so small, and bounds so low, that the gate should hold.
+
+    Times are real ones, and other work on the machine may spoil them (exit codes 3 and 4).  So there are three tries,
+    each in a workspace of its own, without the table of the one before; what is wrong otherwise is so every time.
+    """
+    for _ in range(3):
+        job = _shipped(tmp_path_factory.mktemp("job") / "work space", checkout)
+        if job.code not in (3, 4):
+            break
+    return job
+
+
+def _shipped(workspace: Path, checkout: Path) -> Job:
     (workspace / "nets").mkdir(parents=True)
     net = Net()
     value = net.relu(net.conv(net.input("x", ("N", 3, 24, 24)), "stem", 16), "stem.relu")

@@ -15,7 +15,7 @@ import yaml
 from olm.app import olm
 from tests.pipeline.conftest import ROOT, VERDICT, Stub, environment
 
-SPEC, JOBS = yaml.safe_load_all((ROOT / "templates" / "gitlab" / "olm.gitlab-ci.yml").read_text(encoding="utf-8"))
+SPEC, JOBS = yaml.safe_load_all((ROOT / "templates" / "olm" / "template.yml").read_text(encoding="utf-8"))
 INPUTS = SPEC["spec"]["inputs"]
 BLOCK = re.compile(r"\$\[\[ inputs\.([\w-]+) \]\]")
 NASTY = "a 'b' \"c\" $(touch hit) `touch hit` ;touch hit $HOME.onnx"

@@ -14,7 +14,7 @@ import onnx
 import pytest
 import yaml
 
-from olm.precommit import main
+from olm.precommit import _digests, main
 from onnx_layermerge.graph import read
 from tests.pipeline.conftest import ROOT
 from tests.pipeline.github import Job
@@ -102,6 +102,34 @@ def test_a_file_that_was_cut_short_is_found(repository: Path, capsys: pytest.Cap
         assert main([command, "fast.onnx", "an original.onnx"]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("Error: fast.onnx cannot be read")
+
+
+def test_names_that_are_no_files_get_a_line_each(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "folder.onnx").mkdir()
+    for command in ("check", "origin"):
+        assert main([command, "fast.onnx", "an original.onnx", "nofile.onnx", "folder.onnx"]) == 1
+        first, second = capsys.readouterr().err.splitlines()
+        assert first.startswith("Error: nofile.onnx ") and second.startswith("Error: folder.onnx ")
+
+
+def test_an_original_that_is_not_there_is_nobodys(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "an original.onnx").unlink()
+    assert main(["origin", "fast.onnx", "an original.onnx"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("Error: an original.onnx cannot be read as ONNX (FileNotFoundError): bring ")
+    assert second.startswith("Error: fast.onnx was made from ")
+
+
+def test_a_file_that_goes_away_between_two_looks(repository: Path) -> None:
+    assert _digests(["an original.onnx", "gone.onnx", "."]) == {read("an original.onnx").digest}
+
+
+def test_a_submodule_is_no_model(repository: Path) -> None:
+    subprocess.run(["git", "init", "-q", "zoo.onnx"], check=True)
+    link = f"160000,{'1' * 40},zoo.onnx"
+    subprocess.run(["git", "update-index", "--add", "--cacheinfo", link], check=True)
+    assert "zoo.onnx" in subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout
+    assert main(["origin"]) == 0
 
 
 def test_words_without_sense(

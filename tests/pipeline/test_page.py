@@ -29,8 +29,12 @@ def test_the_snippets_of_the_page_name_what_is_there() -> None:
     assert all(name in ours["with"] for name, each in action["inputs"].items() if each["required"])
     assert re.search(r"steps\.olm\.outputs\.([\w-]+)", yaml.safe_dump(steps))[1] in action["outputs"]  # type: ignore[index]
     assert all(f"`{name}`" in PAGE for name in action["outputs"])
-    spec = next(yaml.safe_load_all((ROOT / "templates" / "gitlab" / "olm.gitlab-ci.yml").read_text(encoding="utf-8")))
     (include,) = gitlab["include"]
+    template = ROOT / include["local"].lstrip("/")
+    # templates/NAME/template.yml is where GitLab looks for the component that ends in /NAME.
+    (name,) = re.findall(r"`component: \S+/([^/\s]+)@\S+`", PAGE)
+    assert template == ROOT / "templates" / name / "template.yml"
+    spec = next(yaml.safe_load_all(template.read_text(encoding="utf-8")))
     assert include["inputs"].keys() <= spec["spec"]["inputs"].keys()
     there = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
     assert [each["id"] for each in hooks["repos"][0]["hooks"]] == [each["id"] for each in there]

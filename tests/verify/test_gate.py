@@ -54,7 +54,7 @@ def test_every_failure_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"), [("cap", "--time-cap"), ("precise", "ask for less"), ("rounds", "40 rounds")]
+    ("reason", "told"), [("cap", "--time-cap"), ("precise", "ask for less"), ("rounds", "after 40 rounds")]
 )
 def test_a_bound_within_the_interval_is_undecided_and_says_why(reason: str, told: str) -> None:
     noisy = dataclasses.replace(SPEED, stop_reason=reason)
