@@ -18,11 +18,14 @@ __all__ = [
     "MODEL",
     "PRECISIONS",
     "REFITS",
+    "all_option",
     "data_options",
     "device_options",
     "effort_option",
     "engine_options",
+    "method_option",
     "metric_options",
+    "mismatch_option",
     "model_options",
     "output_options",
     "profile_option",
@@ -165,6 +168,31 @@ def require_builds_option(command: F) -> F:
     return click.option(
         "--require-builds", type=click.Path(), metavar="REPORT.json",
         help="Use only blocks that were built according to this report of `olm profile --build-only --json`.",
+    )(command)  # fmt: skip
+
+
+def method_option(command: F) -> F:
+    """--method."""
+    return click.option(
+        "--method", type=click.Choice(METHODS), default="olm", show_default=True,
+        help="olm: all replacements; drop: nothing is fitted; layermerge: merges by algebra alone, the paper's "
+        "baseline.",
+    )(command)  # fmt: skip
+
+
+def mismatch_option(command: F) -> F:
+    """--allow-mismatch."""
+    return click.option(
+        "--allow-mismatch", is_flag=True,
+        help="Where the file of --profile knows only another device, plan with its times; results of olm compress are "
+        "measured here.",
+    )(command)  # fmt: skip
+
+
+def all_option(command: F) -> F:
+    """--all, as ``everything``."""
+    return click.option(
+        "--all", "everything", is_flag=True, help="Show long lists and long names whole."
     )(command)  # fmt: skip
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 import pytest
 
+from olm.app import olm
 from olm.options import data_options, shapes_option
 from olm.values import Finite, Numbers, Shapes, Size
 
@@ -118,3 +120,38 @@ def test_they_say_the_range_of_built_in_pictures_where_a_command_takes_those() -
     words = _invoke(command, "--preset", "lite")
     assert words["calib"] is None and words["images"].preset == "lite"
     assert "scikit-image" in next(option.help or "" for option in command.params if option.name == "calib")
+
+
+# One word for several things, each of them right where it stands.
+OTHERWISE = {
+    "--batch": {"finetune"},  # samples of a step of training, not the size of an open dimension
+    "--device": {"finetune", "diff", "export", "prune"},  # where to train; which entries of a table
+    "--failed": {"prune"},  # what to remove, not what to show
+    "--precision": {"finetune"},  # of training
+    "--replace": {"import"},  # unconditional, where merge decides by intervals
+    "--shapes": {"inspect", "finetune"},  # one shape, since nothing is built for a range
+    "--val": {"finetune"},  # chooses weights, not plans
+    "--samples": {"plan", "finetune"},  # the same option with another default
+    "--calib": {"verify"},  # there is no default there
+    "--json": {"olm"},  # beside --version alone
+}
+
+
+def _options(command: click.Command, name: str) -> Iterator[tuple[str, str, click.Option]]:
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            yield from ((word, name, parameter) for word in parameter.opts if word.startswith("--"))
+    if isinstance(command, click.Group):
+        for each, inner in command.commands.items():
+            yield from _options(inner, each)
+
+
+def test_an_option_is_defined_once() -> None:
+    """The same word means the same in every command: value, default and help, but for the exceptions above."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for word, command, option in _options(olm, "olm"):
+        kind = f"{option.type.to_info_dict()} {option.metavar} {option.is_flag} {option.default} {option.help}"
+        if word not in ("--help", "--version") and command not in OTHERWISE.get(word, ()):
+            found.setdefault(word, {}).setdefault(kind, set()).add(command)
+    assert {word: kinds for word, kinds in found.items() if len(kinds) > 1} == {}
+    assert len(found) > 40

@@ -13,14 +13,15 @@ from olm.errors import given_words
 from olm.frontier import draw_frontier
 from olm.judged import show_boxes, show_metric, show_outputs
 from olm.options import (
-    METHODS,
     MODEL,
     REFITS,
     data_options,
     device_options,
     effort_option,
     engine_options,
+    method_option,
     metric_options,
+    mismatch_option,
     model_options,
     output_options,
     profile_option,
@@ -47,10 +48,7 @@ BEYOND = 1.6
 @data_options(samples=512, pictures=True)
 @click.option("--val", metavar="SOURCE", help="Samples that choose between plans.  [default: a quarter of --calib]")
 @metric_options
-@click.option(
-    "--method", type=click.Choice(METHODS), default="olm", show_default=True,
-    help="olm: all replacements; drop: nothing is fitted; layermerge: merges by algebra alone, the paper's baseline.",
-)
+@method_option
 @click.option(
     "--refit", "refit_mode", type=click.Choice(REFITS), default="auto", show_default=True,
     help="auto: solve kept convolutions again, near their weights, and tune them, where validation gains by it.",
@@ -62,10 +60,7 @@ BEYOND = 1.6
 @device_options
 @engine_options
 @profile_option
-@click.option(
-    "--allow-mismatch", is_flag=True,
-    help="Where the file of --profile knows only another device, plan with its times; the result is measured here.",
-)
+@mismatch_option
 @require_builds_option
 @click.option(
     "--plan", type=click.Path(), metavar="FILE.json",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from olm.options import MODEL, output_options
+from olm.options import MODEL, all_option, output_options
 from olm.screen import fitted, plain, print_json, say, shorten
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MOST, LETTERS = 40, 60
 @click.command(short_help="Show what differs between two model files.")
 @click.argument("a", metavar="A.onnx", type=MODEL)
 @click.argument("b", metavar="B.onnx", type=MODEL)
-@click.option("--all", "everything", is_flag=True, help="Show long lists and long texts whole.")
+@all_option
 @output_options
 def diff(a: str, b: str, everything: bool, as_json: bool, quiet: bool) -> None:
     """Show what differs from A to B: convolutions, weights, other nodes and their wiring, inputs and outputs, metadata.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from olm.options import MODEL, output_options
+from olm.options import MODEL, all_option, output_options
 from olm.screen import WIDTH, first_of, fitted, ms, plain, print_json, say, shorten, warn
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _STEPS = {"refit": "refitted", "tune": "tuned"}
 @click.command(short_help="Tell why each convolution of a compressed model is what it is.")
 @click.argument("model", metavar="OUT.onnx", type=MODEL)
 @click.argument("node", metavar="[NODE]", required=False)
-@click.option("--all", "everything", is_flag=True, help="Show long lists and long names whole.")
+@all_option
 @output_options
 def explain(model: str, node: str | None, everything: bool, as_json: bool, quiet: bool) -> None:
     """Tell why a convolution was merged, kept, refitted, or could not be touched: NODE alone, or all of them.

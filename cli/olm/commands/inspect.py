@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from olm.options import MODEL, output_options, shapes_option
+from olm.options import MODEL, all_option, output_options, shapes_option
 from olm.progress import showing
 from olm.screen import WIDTH, fitted, kernel, plain, print_json, say, shorten, table
 
@@ -32,7 +32,7 @@ _RECIPES = {
 @click.command(short_help="Show what could be replaced in a model, and why the rest is left alone.")
 @click.argument("model", metavar="IN.onnx", type=MODEL)
 @shapes_option
-@click.option("--all", "everything", is_flag=True, help="Show long lists and long names whole.")
+@all_option
 @click.option("--svg", type=click.Path(), metavar="FILE.svg", help="Draw the network with its legal blocks there.")
 @output_options
 def inspect(

@@ -9,12 +9,13 @@ import click
 
 from olm.frontier import draw_frontier, spread
 from olm.options import (
-    METHODS,
     MODEL,
     data_options,
     device_options,
     effort_option,
     engine_options,
+    method_option,
+    mismatch_option,
     model_options,
     output_options,
     profile_option,
@@ -35,9 +36,7 @@ ROWS = 12
 @click.command(short_help="Show what each speed-up is expected to cost.")
 @click.argument("input", metavar="IN.onnx", type=MODEL)
 @data_options(samples=256, pictures=True)
-@click.option(
-    "--method", type=click.Choice(METHODS), default="olm", show_default=True, help="Replacements to plan with."
-)
+@method_option
 @device_options
 @engine_options
 @profile_option
@@ -46,10 +45,7 @@ ROWS = 12
     help="Time nothing: plan with what the table holds for this device (a part of its key; may be left out where the "
     "table holds only one).",
 )
-@click.option(
-    "--allow-mismatch", is_flag=True,
-    help="Where the file of --profile knows only another device, take its times for this one's.",
-)
+@mismatch_option
 @require_builds_option
 @effort_option
 @model_options

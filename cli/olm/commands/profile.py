@@ -13,10 +13,11 @@ import click
 from rich.text import Text
 
 from olm.options import (
-    METHODS,
     MODEL,
+    all_option,
     device_options,
     engine_options,
+    method_option,
     model_options,
     output_options,
     profile_option,
@@ -60,9 +61,7 @@ class Duration(click.ParamType):
     "--budget", "budget_s", type=Duration(), metavar="TIME",
     help="Stop after this time, such as 30s, 10m or 1h; the most useful blocks come first.",
 )
-@click.option(
-    "--method", type=click.Choice(METHODS), default="olm", show_default=True, help="Time the blocks of this method."
-)
+@method_option
 @click.option(
     "--build-only", is_flag=True,
     help="Time nothing: build every block with TensorRT-RTX for --compute-capability, on any machine.",
@@ -72,7 +71,7 @@ class Duration(click.ParamType):
     help="Build for these GPUs, such as 8.6 or 12.0 (with --build-only; may be repeated).",
 )
 @seed_option
-@click.option("--all", "everything", is_flag=True, help="Show long lists whole.")
+@all_option
 @output_options
 def profile(
     models: tuple[str, ...], everything: bool, as_json: bool, quiet: bool,

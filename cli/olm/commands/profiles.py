@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from olm.options import output_options, profile_option
+from olm.options import all_option, output_options, profile_option
 from olm.screen import ms, print_json, say, shorten, table, warn
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = ["profiles"]
 MOST_ROWS = 30
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _TABLE = click.Path()
-_ALL = click.option("--all", "everything", is_flag=True, help="Show long lists whole.")
 
 
 class Age(click.ParamType):
@@ -76,7 +75,7 @@ def list_(profile: str | None, as_json: bool, quiet: bool) -> None:
     help="cost: the dearest first; measured: the newest first.",
 )
 @click.option("--failed", is_flag=True, help="Only blocks that could not be timed, with the reason.")
-@_ALL
+@all_option
 @output_options
 def show(
     device: str, profile: str | None, everything: bool, as_json: bool, quiet: bool, **words: Any
@@ -101,7 +100,7 @@ def show(
 @click.argument("b", metavar="B", type=_TABLE)
 @click.option("--device", default="", metavar="DEVICE", help="Only this device.")
 @click.option("--against", default="", metavar="DEVICE", help="Compare with this device of B instead.")
-@_ALL
+@all_option
 @output_options
 def diff(a: str, b: str, everything: bool, as_json: bool, quiet: bool, **words: Any) -> None:
     """Show entries whose times in A and B differ by more than their 95 % intervals allow, and those only in one.
