@@ -217,9 +217,11 @@ def metric_options(command: F) -> F:
     """--metric, --decoder."""
     return _all(
         click.option(
-            "--metric", metavar="SCRIPT.py:FUNCTION",
-            help="Your own measure of both models: the function gets a model (a function from a dict of inputs to a "
-            "dict of outputs) and returns a number, higher is better. It runs in this process.",
+            "--metric", metavar="NAME:FILE.npz|SCRIPT.py:FUNCTION",
+            help="A measure of both models, higher is better. NAME is top1, top5 (FILE.npz has the inputs and "
+            "'labels'), agreement (the inputs alone), psnr or mse (a target named after each output that counts; mse "
+            "is negative); '#output' behind it picks one. Or your own: the function gets a model (a function from a "
+            "dict of inputs to a dict of outputs) and returns a number. It runs in this process.",
         ),
         click.option(
             "--decoder", metavar="SCRIPT.py:FUNCTION",

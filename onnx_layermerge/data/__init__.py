@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from onnx_layermerge.data._answers import answers, constant_outputs, same_answer, same_values
 from onnx_layermerge.data._calibration import CACHE_BYTES, Calibration, load_calibration
+from onnx_layermerge.data._files import open_array
 from onnx_layermerge.data._joined import Layout, gather, nothing_left
 from onnx_layermerge.data._mirrored import with_mirrored
 from onnx_layermerge.data._mixed import with_mixtures
@@ -37,6 +38,7 @@ __all__ = [
     "infer_range",
     "load_calibration",
     "nothing_left",
+    "open_array",
     "same_answer",
     "same_values",
     "suspicious_range",

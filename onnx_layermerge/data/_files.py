@@ -72,10 +72,34 @@ def open_npz(path: Path, inputs: Sequence[InputSpec], limit: int | None, seed: i
             chosen = choose(total, limit, seed)
             columns = {name: _npz_column(path, archive, members[name], chosen) for name in headers}
     except _DAMAGED as error:
-        raise DataError(
-            f"{path} cannot be read as a .npz file ({reason(error)}): write it with numpy.savez."
-        ) from error
+        raise _bad_npz(path, error) from error
     return ArrayStore(inputs, columns, chosen, str(path), notes)
+
+
+def open_array(path: Path, name: str) -> Array | None:
+    """One array [N, …] of a ``.npz`` file, whole, mapped where it can be; None where there is none of that name.
+
+    Raises:
+        DataError: the file is damaged, or the array is pickled, a single number, or larger than memory allows.
+    """
+    where = f"The array '{name}' in {path}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if name not in members:
+                return None
+            with archive.open(members[name]) as handle:
+                shape = _read_header(handle, where).shape
+            if not shape:
+                raise DataError(f"{where} is a single number: give an array with samples along axis 0.")
+            values, _ = _npz_column(path, archive, members[name], np.arange(shape[0], dtype=np.intp))
+            return values
+    except _DAMAGED as error:
+        raise _bad_npz(path, error) from error
+
+
+def _bad_npz(path: Path, error: BaseException) -> DataError:
+    return DataError(f"{path} cannot be read as a .npz file ({reason(error)}): write it with numpy.savez.")
 
 
 def _npz_column(

@@ -27,7 +27,7 @@ from onnx_layermerge.flow._required import buildable, read_builds
 from onnx_layermerge.flow._search import Found, Place, search
 from onnx_layermerge.graph import check_target, load_runnable, narrow, write
 from onnx_layermerge.latency import Backend, EngineOptions, open_backend
-from onnx_layermerge.report import Block, Keys, Report, block_of
+from onnx_layermerge.report import Block, Keys, Report, block_of, metric_name
 from onnx_layermerge.verify import check_sizes
 
 __all__ = ["compress"]
@@ -75,8 +75,8 @@ def compress(
             model takes pictures and their range is known (by ``images`` or by the model), else plans drops only.
         val: samples that decide between plans; None takes a quarter of ``calib``.
         samples: at most this many of each source are used.
-        metric: ``script.py:function`` or a callable, as of ``verify``; it ranks the best few plans instead of their
-            divergence, and is reported of both models.
+        metric: ``script.py:function``, ``NAME:FILE.npz`` or a callable, as of ``verify``; it ranks the best few plans
+            instead of their divergence, and is reported of both models.
         decoder: ``script.py:function`` or a callable, as of ``verify``, for detections in the report.
         method: "olm", "drop", or "layermerge" (the paper's algebraic merges without its training).
         backend: a name, or a ``Backend`` of your own that is open; that has a device and a precision already.
@@ -127,7 +127,7 @@ def compress(
         "samples": str(samples),
         "seed": str(seed),
         **_place_settings(backend, device, precision, engines),
-        "metric": Path(metric).name if isinstance(metric, str) else "none" if metric is None else "a function",
+        "metric": metric_name(metric) if isinstance(metric, str) else "none" if metric is None else "a function",
     }
     others = [Path(each) for each in (input, target, profile, require_builds) if each is not None]
     held = open_plan(plan, lock, settings, others)

@@ -75,7 +75,8 @@ def verify(
 
     Args:
         metric: ``script.py:function`` or a callable; it gets a model as a function (dict of inputs [N, …] -> dict of
-            outputs) and returns a number, higher is better.  A script runs in this process.
+            outputs) and returns a number, higher is better.  A script runs in this process.  Or ``NAME:FILE.npz`` for
+            a built-in one: top1, top5, agreement, psnr or mse (negative).
         decoder: ``script.py:function`` or a callable; it gets the dict of outputs and returns (boxes [n, 4] as
             x1 y1 x2 y2, scores [n], classes [n]) for each image.
         precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, which both models are cast to when they are built.
@@ -89,7 +90,8 @@ def verify(
         UsageError: ``time_cap_s`` is not positive; the gate bounds what only ``calib`` or ``metric`` can show, and
             there is none; the metric or the decoder is not there, fails, or returns something else.
         ModelError: one of the files cannot be used, or their interfaces differ, or it is too large to be cast.
-        DataError: ``calib`` does not fit the models, or no output of theirs has a size of its own.
+        DataError: ``calib``, or the file of a built-in metric, does not fit the models, or no output of theirs has a
+            size of its own.
         OutputError: ``save_onnx`` cannot be written, or a file there is one of the inputs or holds its weights.
     """
     gate = gate or Gate()

@@ -8,7 +8,7 @@ from onnx_layermerge.report._report import Block, Keys, Point, Rejected, Report,
 from onnx_layermerge.report._rows import conv_label, sizes_label
 from onnx_layermerge.report._schema import schema_of
 from onnx_layermerge.report._sketch import Line, Sketch, sketch_of_input, sketch_of_output
-from onnx_layermerge.report._words import RECIPES
+from onnx_layermerge.report._words import RECIPES, metric_name
 
 __all__ = [
     "RECIPES",
@@ -26,6 +26,7 @@ __all__ = [
     "decoded",
     "draw",
     "from_json",
+    "metric_name",
     "render_html",
     "render_markdown",
     "schema_of",

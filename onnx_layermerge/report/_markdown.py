@@ -13,6 +13,7 @@ from onnx_layermerge.report._words import (
     duration,
     error,
     file_name,
+    metric_name,
     ms,
     place,
     plain,
@@ -91,7 +92,7 @@ def _figures(report: Report) -> list[tuple[str, str]]:
         rows.append(("same top-1 answer (held-out samples)", percent(agreed)))
     if report.metric is not None:
         metric = report.metric
-        rows.append((f"{_text(file_name(metric.name))}", f"{metric.original:.6g} → {metric.compressed:.6g}"))
+        rows.append((f"{_text(metric_name(metric.name))}", f"{metric.original:.6g} → {metric.compressed:.6g}"))
     if report.boxes is not None:
         rows.append(("boxes found / right", f"{percent(report.boxes.found)} / {percent(report.boxes.right)}"))
     if report.recovery:

@@ -23,6 +23,7 @@ from onnx_layermerge.report._words import (
     duration,
     error,
     file_name,
+    metric_name,
     ms,
     plain,
     recipe,
@@ -80,7 +81,7 @@ def _head(report: Report) -> Content:
         tiles.append(("same answer", share(agreed), "top-1, held-out samples"))
     if report.metric is not None:
         values = f"{report.metric.original:.6g} → {report.metric.compressed:.6g}"
-        tiles.append(("your metric", values, file_name(report.metric.name)))
+        tiles.append(("your metric", values, metric_name(report.metric.name)))
     return (
         el(
             "header",

@@ -10,8 +10,8 @@ from onnx_layermerge.report._report import Block, Rejected, Report
 
 __all__ = [
     "RECIPES",
-    "agreement", "digits", "duration", "error", "file_name", "ms", "place", "plain", "recipe", "reproduce", "seconds",
-    "share", "source_of", "times", "verdict",
+    "agreement", "digits", "duration", "error", "file_name", "metric_name", "ms", "place", "plain", "recipe",
+    "reproduce", "seconds", "share", "source_of", "times", "verdict",
 ]  # fmt: skip
 
 # What a kind of replacement makes, in words.
@@ -32,6 +32,11 @@ def source_of(report: Report) -> str:
     if report.plan:
         return "recorded in the plan that was followed, not measured in this run"
     return "read from the latency table, measured in an earlier run"
+
+
+def metric_name(words: str) -> str:
+    """``script.py:function`` or ``NAME:FILE.npz``, without the folders."""
+    return ":".join(file_name(part) for part in words.split(":"))
 
 
 def times(speedup: float, places: int = 2) -> str:

@@ -4,7 +4,7 @@
         outputs = run({"image": images})               # dict of inputs [N, …] -> dict of outputs [N, …]
         return (outputs["logits"].argmax(1) == labels).mean()
 
-Data and labels are the script's own.  Higher is better.
+Data and labels are the script's own.  Higher is better.  ``_built_in`` has metrics for which a file is enough.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import onnx_ir as ir
 from onnx_layermerge.data import gather
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.graph import Network, Session
+from onnx_layermerge.verify._built_in import built_in, is_script
 from onnx_layermerge.verify._script import UserFunction, user_function
 
 __all__ = ["Metric", "MetricValues", "Runner", "metric_of"]
@@ -67,16 +68,20 @@ class Metric:
 
 
 def metric_of(source: str | Callable[[Runner], float], network: Network, batch: int) -> Metric:
-    """Load ``source`` (``script.py:function`` or a callable) and evaluate it on the network's own model.
+    """Load ``source`` (``script.py:function``, ``NAME:FILE.npz`` or a callable) and evaluate it on the network's model.
 
     Models run on the CPU, ``batch`` samples at once, however many the metric hands over.
 
     Raises:
         UsageError: there is no such function, it fails, or it returns no finite number.
+        DataError: the file of a built-in metric does not fit it, or the model.
     """
-    function = user_function(source, "--metric")
     dtypes = {info.name: np.dtype(info.dtype) for info in network.inputs}
     fixed = any(info.shape and isinstance(info.shape[0], int) for info in network.inputs)
+    if isinstance(source, str) and not is_script(source):
+        function = UserFunction(built_in(source, network, batch, fixed), "--metric", source)
+    else:
+        function = user_function(source, "--metric")
     original = _score(function, _runner(network.model, dtypes, batch, fixed))
     return Metric(function, dtypes, batch, fixed, original)
 

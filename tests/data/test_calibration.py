@@ -42,6 +42,7 @@ def test_the_public_names() -> None:
         "infer_range",
         "load_calibration",
         "nothing_left",
+        "open_array",
         "same_answer",
         "same_values",
         "suspicious_range",
