@@ -37,7 +37,7 @@ lint: $(VENV)/.dev  ## ruff and mypy
 test: lint  ## the whole test suite
 	@$(BIN)/python -m pytest
 
-messages: $(VENV)/.dev  ## which test produces which error message: tests/messages.json, docs/troubleshooting.md
+messages: $(VENV)/.torch  ## which test produces which error message: tests/messages.json, docs/troubleshooting.md
 	@OLM_MESSAGES=$(VENV)/messages.json $(BIN)/python -m pytest
 	@$(BIN)/python -m tests.messages update $(VENV)/messages.json
 	@$(BIN)/python -m tests.messages check $(VENV)/messages.json
