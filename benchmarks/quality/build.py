@@ -13,6 +13,8 @@ import onnx
 from devices import backend_of, standing_in
 from jobs import NETWORKS, OLM, ROOT, TOLERANCE
 from search import Found, search
+from stages import Stages
+from without import without
 
 import onnx_layermerge as olm
 from onnx_layermerge.data import Calibration, ImageOptions, InputSpec, load_calibration
@@ -39,8 +41,9 @@ def make(spec: Row, output: Path, say: Say) -> Row:
     """
     method = spec["method"]
     if method in OLM:
-        with standing_in(spec["device"]):
-            return _product(spec, output, say)
+        settings = dict(spec["settings"])
+        with standing_in(spec["device"]), without(settings.pop("without", "")):
+            return _product(spec | {"settings": settings}, output, say)
     name, _, after = method.partition("+")
     if after == "refit":
         return _refitted(spec, Path(spec["base"]), output, say)
@@ -51,27 +54,29 @@ def make(spec: Row, output: Path, say: Say) -> Row:
 def _product(spec: Row, output: Path, say: Say) -> Row:
     """The command itself."""
     job = NETWORKS[spec["network"]]
-    stages: set[str] = set()
+    stages = Stages()
 
     def progress(stage: str, done: int, total: int, what: str) -> None:
-        if stage not in stages or stage == "build":
+        stages.enter(stage)
+        if stage not in stages.found or stage == "build":
             say(f"{stage}: {what}")
-        stages.add(stage)
 
-    report = olm.compress(
-        ROOT / job.model,
-        output,
-        speedup=spec["speedup"],
-        calib=str(ROOT / job.calib),
-        method=spec["method"],
-        profile=spec["profile"],
-        progress=progress,
-        **spec["settings"],
-    )
+    with stages:
+        report = olm.compress(
+            ROOT / job.model,
+            output,
+            speedup=spec["speedup"],
+            calib=str(ROOT / job.calib),
+            method=spec["method"],
+            profile=spec["profile"],
+            progress=progress,
+            **spec["settings"],
+        )
     told = json.loads(as_json(report))
     kept = ("basis", "predicted", "recovery", "refitted", "convs_before", "convs_after")
     kept = (*kept, "seconds", "warnings", "timed_blocks")
     detail = {name: told[name] for name in kept if name in told}
+    detail["stages"] = stages.found
     recipes: dict[str, int] = {}
     for block in told["blocks"]:
         recipes[block["recipe"]] = recipes.get(block["recipe"], 0) + 1

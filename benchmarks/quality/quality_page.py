@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from compare import bootstrap, bootstrap_of, hex_to_bits, mcnemar, snr_db
 from jobs import DEVICES, FAMILIES, METHODS, NETWORKS, REQUIRED, ROOT, TOLERANCE
-from rows import load_all
+from rows import code_digest, load_all
 
 __all__ = ["against", "best_of", "render"]
 
@@ -50,7 +50,6 @@ first line of each table.
 def render(rows: Sequence[Row]) -> str:
     """The whole page."""
     lines = [INTRODUCTION]
-    newest = max(rows, key=lambda row: str(row["date"]))["code"] if rows else ""
     for device in DEVICES:
         here = {key_of(row): row for row in rows if row["device"] == device and not row["variant"]}
         if device != "cpu" and not here:
@@ -59,12 +58,12 @@ def render(rows: Sequence[Row]) -> str:
         for network, job in NETWORKS.items():
             speedups = sorted({*(job.speedups if device == "cpu" else ()), *_speedups(rows, network, device)})
             for speedup in speedups:
-                lines += section(network, speedup, device, here, rows, newest)
+                lines += section(network, speedup, device, here, rows)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def section(
-    network: str, speedup: float, device: str, here: dict[Key, Row], rows: Sequence[Row], newest: str
+    network: str, speedup: float, device: str, here: dict[Key, Row], rows: Sequence[Row]
 ) -> list[str]:
     """One table, what follows from it, and the rows with other settings."""
     where = "" if device == "cpu" else f", on the synthetic device `{device}`"
@@ -79,10 +78,15 @@ def section(
         lines.append(original_line(original))
     for title, methods in FAMILIES:
         found = [here[network, speedup, method] for method in methods if (network, speedup, method) in here]
-        lines.append(family_line(title, methods, found, ours, command(network, speedup, methods[:1], device), newest))
+        lines.append(family_line(title, methods, found, ours, command(network, speedup, methods[:1], device)))
     lines += ["", *verdicts(network, speedup, device, here)]
-    lines += variants(network, speedup, device, rows, newest)
+    lines += variants(network, speedup, device, rows)
     return lines
+
+
+def older(row: Row) -> str:
+    """What to add where the files that the row's model was made by are others now."""
+    return "" if row["code"] == code_digest(row["method"]) else "; *older code*"
 
 
 def heads(network: str) -> list[str]:
@@ -104,7 +108,7 @@ def original_line(row: Row) -> str:
 
 
 def family_line(
-    title: str, methods: Sequence[str], found: list[Row], ours: Row | None, hint: str, newest: str
+    title: str, methods: Sequence[str], found: list[Row], ours: Row | None, hint: str
 ) -> str:
     if not found:
         return f"| {title} | *not run: {hint}* | | | | | | | |"
@@ -120,7 +124,7 @@ def family_line(
     lacking = [method for method in methods if method not in {row["method"] for row in found}]
     words += f"; also {', '.join(others)}" if others else ""
     words += f"; *not run: {', '.join(lacking)}*" if lacking else ""
-    words += "" if best["code"] == newest else "; *older code*"
+    words += older(best)
     return f"| {title} | {words} | " + " | ".join((*cells(best), compared(best, ours), cost(best))) + " |"
 
 
@@ -256,7 +260,7 @@ def verdicts(network: str, speedup: float, device: str, here: dict[Key, Row]) ->
     return [" ".join(said), ""] if said else []
 
 
-def variants(network: str, speedup: float, device: str, rows: Sequence[Row], newest: str) -> list[str]:
+def variants(network: str, speedup: float, device: str, rows: Sequence[Row]) -> list[str]:
     """Rows with other settings: seeds, calibration sizes, ingredients left out."""
     here = [r for r in rows if (r["network"], r["speedup"], r["device"]) == (network, speedup, device) and r["variant"]]
     if not here:
@@ -265,7 +269,7 @@ def variants(network: str, speedup: float, device: str, rows: Sequence[Row], new
     usual = (network, speedup, device, "")
     base = {r["method"]: r for r in rows if (r["network"], r["speedup"], r["device"], r["variant"]) == usual}
     for row in sorted(here, key=lambda row: (row["method"], row["variant"])):
-        words = row["variant"].replace("_", " ") + ("" if row["code"] == newest else "; *older code*")
+        words = row["variant"].replace("_", " ") + (older(row))
         if row["error"]:
             lines.append(f"| {row['method']} | {words}: *{row['error']}* | | | | | | | |")
             continue

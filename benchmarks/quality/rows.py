@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs import ROOT
+from jobs import OLM, ROOT
 
 __all__ = ["FOLDER", "code_digest", "file_of", "load_all", "outdated", "tree_of", "variant_of"]
 
 FOLDER = ROOT / "benchmarks/records/quality"
+# What models of other tools have of this package, and this folder's files that make them.
+SOLVERS = tuple(f"fit/_{name}.py" for name in ("capture", "eliminate", "patches", "ridge")) + ("recover/_build.py",)
+MAKERS = tuple(Path(__file__).with_name(f"{name}.py") for name in ("refit", "torch_net", "torch_prune", "width"))
 Row = dict[str, Any]
 
 
@@ -34,12 +37,16 @@ def load_all(folder: Path = FOLDER) -> list[Row]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
-def code_digest() -> str:
-    """Of every source file of the package as it lies there, committed or not: equal trees, equal digests."""
+def code_digest(method: str) -> str:
+    """Of the source files that the method's models are made by, as they lie there, committed or not.
+
+    That is the whole package for what the command itself makes; of the others' models it only solves and assembles.
+    """
     found = hashlib.sha256()
     package = ROOT / "onnx_layermerge"
-    for file in sorted(package.rglob("*.py")):
-        found.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    files = sorted(package.rglob("*.py")) if method in OLM else [*(package / name for name in SOLVERS), *MAKERS]
+    for file in files:
+        found.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return found.hexdigest()[:16]
 
 

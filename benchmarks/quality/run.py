@@ -9,8 +9,8 @@
 A row is a method at a speed-up on a network. Two processes make it: one builds the model, and one takes speed-up and
 answers from the two files alone, believing nothing that the first said. Speed-up is `olm.verify`'s, the median of
 three: both models in turn within one run, process CPU time, one thread. It lies in benchmarks/records/quality/ the
-moment it is there; a row that is there for the package's very source files is skipped (`--again` runs it all the
-same; `--missing` also skips rows of older code, which the page marks). The page is written anew after each row.
+moment it is there; a row that is there for the very source files that it was made by is skipped (`--again` runs it
+all the same; `--missing` also skips rows of older code, which the page marks). The page is written anew after each row.
 
 Rivals get the same calibration images, all of them, while our own method holds a quarter back to choose between plans;
 their one knob is searched until the measured speed-up fits (search.py).  `NAME+refit` is the model of NAME with every
@@ -68,13 +68,13 @@ def run_row(network: str, speedup: float, method: str, options: argparse.Namespa
     profile = options.profile or MODELS / f"{network}-{options.device}.sqlite"
     spec |= {"profile": str(profile.resolve())}
     row: Row = {name: spec[name] for name in ("network", "speedup", "method", "device", "settings")}
-    row |= {"variant": variant, "code": code_digest(), "tree": tree_of(), "machine": machine()}
+    row |= {"variant": variant, "code": code_digest(method), "tree": tree_of(), "machine": machine()}
     row |= {"versions": versions(), "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     base, _, after = method.partition("+")
     if after:
         below = known(file_of(network, speedup, base, options.device, variant))
         built = output.with_name(file_of(network, speedup, base, options.device, variant).stem + ".onnx")
-        fresh = below is not None and not below.get("error") and below["code"] == row["code"]
+        fresh = below is not None and not below.get("error") and below["code"] == code_digest(base)
         if not (fresh and built.is_file() and digest(built) == below["sha256"]):  # type: ignore[index]
             below = run_row(network, speedup, base, options, scratch)
         if below.get("error"):
@@ -171,7 +171,7 @@ def main() -> int:
                 for method in methods:
                     place = file_of(network, speedup, method, options.device, variant_of(options.settings))
                     row = known(place)
-                    skipped = row is not None if options.missing else not outdated(row, code_digest())
+                    skipped = row is not None if options.missing else not outdated(row, code_digest(method))
                     if skipped and not options.again:
                         err.print(f"{place.stem}: recorded", style="dim")
                         continue

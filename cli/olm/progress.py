@@ -32,7 +32,9 @@ STAGES = {
     "score": "scoring blocks",
     "plan": "timing plans",
     "build": "building plans",
+    "trim": "trimming the plan",
     "refit": "refitting",
+    "tune": "tuning blocks",
     "verify": "verifying",
     "train": "training",
 }

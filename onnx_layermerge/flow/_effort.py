@@ -20,6 +20,7 @@ class Effort:
     scoring_fit, scoring_held_out: samples that a single block is fitted and judged on while blocks are ranked.
     rivals: plans that are built and compared.
     ranking_fit: samples that their fits see at first; the best ``finalists`` are built again with all.
+    trimmed: of the best plans, those that are timed closely to give back what they are faster than asked.
     nearby: plans around the best one that are built, with all samples, before it is taken.
     tuning: whether the insides of blocks are tuned once a plan is chosen.
     """
@@ -29,6 +30,7 @@ class Effort:
     rivals: int
     ranking_fit: int
     finalists: int
+    trimmed: int
     nearby: int
     tuning: bool
 
@@ -37,13 +39,19 @@ class Effort:
 # do not.
 EFFORTS = {
     "quick": Effort(
-        scoring_fit=64, scoring_held_out=32, rivals=4, ranking_fit=128, finalists=1, nearby=0, tuning=False
+        **{"scoring_fit": 64, "scoring_held_out": 32, "rivals": 4, "ranking_fit": 128, "finalists": 1, "trimmed": 1},
+        nearby=0,
+        tuning=False,
     ),
     "normal": Effort(
-        scoring_fit=96, scoring_held_out=64, rivals=12, ranking_fit=192, finalists=3, nearby=0, tuning=True
+        **{"scoring_fit": 96, "scoring_held_out": 64, "rivals": 12, "ranking_fit": 192, "finalists": 3, "trimmed": 2},
+        nearby=0,
+        tuning=True,
     ),
     "thorough": Effort(
-        scoring_fit=192, scoring_held_out=128, rivals=20, ranking_fit=384, finalists=5, nearby=24, tuning=True
+        **{"scoring_fit": 192, "scoring_held_out": 128, "rivals": 20, "ranking_fit": 384, "finalists": 5, "trimmed": 4},
+        nearby=24,
+        tuning=True,
     ),
 }
 

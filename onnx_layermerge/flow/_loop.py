@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.errors import ModelError, TargetError
@@ -20,9 +21,8 @@ from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.plan import Choice, Joint, improve, nearby, rivals, solve
 from onnx_layermerge.verify import measured_speedup
 
-__all__ = ["Loop", "Plan"]
+__all__ = ["FINE", "JOINT", "Loop", "Plan"]
 
-ROUNDS = 10
 # Of a plan that cannot be timed: slower than anything, so that the loop asks for another.
 REFUSED = Ratio(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, "cap")
 # One in so many of the plans comes from the joint loss.
@@ -34,6 +34,25 @@ DRAWS = 40
 RELAXATIONS = 4
 # A plan this much faster than asked gave away more than it had to.
 OVERSHOOT = 1.01
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How closely whole structures are timed, and what follows from it.
+
+    ``options`` are those of `compare`; ``over`` times the target is near enough; differences in saving below ``finest``
+    of the original's time are not looked at; ``rounds`` bounds the structures tried for one basis.
+    """
+
+    options: Mapping[str, Any]
+    over: float
+    finest: float
+    rounds: int
+
+
+# While plans are drawn, and for the one that is about to be written.
+COARSE = Timing({"cap_s": 6.0, "target_half_width": 0.008}, over=OVERSHOOT, finest=0.004, rounds=10)
+FINE = Timing({"sessions": 3, "cap_s": 30.0, "target_half_width": 0.005}, over=1.004, finest=0.001, rounds=6)
 
 
 @dataclass(frozen=True)
@@ -60,30 +79,34 @@ class Loop:
     best: float = 1.0
     refused: str = ""
     measured: dict[tuple[str, ...], Ratio] = field(default_factory=dict)
+    closely: dict[tuple[str, ...], Ratio] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         network = self.prepared.network
         self._by_key: Mapping[str, Candidate] = {c.key: c for c in self.prepared.candidates}
         self._original = network.model
 
-    def time(self, keys: tuple[str, ...]) -> Ratio:
+    def time(self, keys: tuple[str, ...], timing: Timing = COARSE) -> Ratio:
         """Measured speed-up of the structure over the original; 0 for one that the backend refuses."""
-        if keys not in self.measured:
-            self.progress("plan", len(self.measured) + 1, 0, f"timing a plan of {len(keys)} blocks")
+        known = self.measured if timing is COARSE else self.closely
+        if keys not in known:
+            done = len(self.measured) + len(self.closely) + 1
+            self.progress("plan", done, 0, f"timing a plan of {len(keys)} blocks")
             try:
-                self.measured[keys], _ = measured_speedup(
+                known[keys], _ = measured_speedup(
                     self.backend,
                     self._original,
                     structure(self.prepared, [self._by_key[key] for key in keys]),
                     self.prepared.bound,
                     table=self.table,
-                    cap_s=6.0,
-                    target_half_width=0.008,
+                    # By its very bytes: the table has what was seen of the structure at a glance.
+                    exact=timing is not COARSE,
+                    **timing.options,
                 )
             except ModelError as error:
-                self.refused, self.measured[keys] = str(error), REFUSED
-            self.best = max(self.best, self.measured[keys].low)
-        return self.measured[keys]
+                self.refused, known[keys] = str(error), REFUSED
+            self.best = max(self.best, known[keys].low)
+        return known[keys]
 
     def unreachable(self, speedup: float) -> TargetError:
         """What to say when no plan met ``speedup``."""
@@ -98,23 +121,34 @@ class Loop:
         saving = sum(self.timed.savings_s[key] for key in keys)
         return self.timed.base_s / max(self.timed.base_s - saving, 1e-3 * self.timed.base_s)
 
-    def reach(self, basis: str, choices: Sequence[Choice], speedup: float) -> tuple[Plan | None, float]:
-        """The least lossy plan of a basis found to meet ``speedup``, and the saving to ask the table for."""
+    def reach(
+        self,
+        basis: str,
+        choices: Sequence[Choice],
+        speedup: float,
+        *,
+        asked: float | None = None,
+        timing: Timing = COARSE,
+    ) -> tuple[Plan | None, float]:
+        """The least lossy plan of a basis found to meet ``speedup``, and the saving to ask the table for.
+
+        ``asked`` is the saving to ask for first; None: what the table says.
+        """
         frontier = solve(choices)
         needed = self.timed.base_s * (1 - 1 / speedup)
-        asked = needed
+        asked = needed if asked is None else asked
         found: Plan | None = None
         enough, short = float("inf"), 0.0
-        for _ in range(ROUNDS):
+        for _ in range(timing.rounds):
             solution = frontier.at(min(asked, frontier.best_saving))
             if solution is None or not solution.keys:
                 break
-            ratio = self.time(solution.keys)
+            ratio = self.time(solution.keys, timing)
             if ratio.low >= speedup:
                 if found is None or solution.loss < found.loss:
                     found = Plan(solution.keys, basis, self.predicted(solution.keys), ratio, solution.loss)
                 enough = min(enough, solution.saving_s)
-                if ratio.low <= speedup * OVERSHOOT:
+                if ratio.low <= speedup * timing.over:
                     break
             else:
                 if solution.saving_s >= frontier.best_saving:
@@ -126,7 +160,7 @@ class Loop:
             asked = max(step, short * 1.002) if ratio.low < speedup else min(step, solution.saving_s * 0.998)
             if not short < asked < enough:
                 asked = (short + enough) / 2 if enough < float("inf") else short * 1.02
-            if enough - short < 0.004 * self.timed.base_s:
+            if enough - short < timing.finest * self.timed.base_s:
                 break
         return found, min(enough, frontier.best_saving)
 
@@ -231,6 +265,24 @@ class Loop:
             loss = sum(by_key[key].loss for key in rest)
             plan = Plan(rest, plan.basis, self.predicted(rest), self.measured[rest], loss)
         return plan
+
+    def trimmed(self, plan: Plan, choices: Sequence[Choice], speedup: float) -> Plan:
+        """The least lossy plan found of the same blocks, of gentler ones in their places, or of fewer, that meets
+        ``speedup`` when it is timed as closely as what is written; ``plan`` where there is none."""
+        own = {(choice.start, choice.stop): choice for choice in choices if choice.key in plan.keys}
+        gentler = [
+            choice
+            for choice in choices
+            if (place := own.get((choice.start, choice.stop))) is not None
+            and (choice is place or (choice.saving_s < place.saving_s and choice.loss < place.loss))
+        ]
+        closely = self.time(plan.keys, FINE)
+        if len(own) < len(plan.keys) or closely.low <= speedup * FINE.over:
+            return plan
+        needed, gained = (self.timed.base_s * (1 - 1 / each) for each in (speedup, closely.low))
+        saving = sum(choice.saving_s for choice in own.values())
+        found, _ = self.reach(plan.basis, gentler, speedup, asked=saving * needed / gained, timing=FINE)
+        return plan if found is None else found
 
     def _improved(
         self,

@@ -24,7 +24,7 @@ from onnx_layermerge.plan import Choice, Joint
 from onnx_layermerge.recover import Built, build
 from onnx_layermerge.verify import Metric, quality
 
-__all__ = ["Near", "Ranked", "joint_loss", "loss_bases", "rank"]
+__all__ = ["Near", "Ranked", "joint_loss", "judge_of", "loss_bases", "rank"]
 
 # From a plan and the keys of those that are known already to new ones around it, timed and fast enough.
 Near = Callable[[Plan, Collection[tuple[str, ...]]], Iterable[Plan]]
@@ -105,15 +105,13 @@ def rank(
 
     With a ``metric`` the ``JUDGED`` best of them come first, in its order.
     """
-    network, batch = prepared.network, prepared.batch
     by_key = {candidate.key: candidate for candidate in prepared.candidates}
-    wanted = collect(Session(network.model).run, validation.batches(batch))
+    judge = judge_of(prepared, fit_data, validation, seed)
     everything = len(fit_data) if fit_data is not None else 0
 
     def attempt(plan: Plan, images: int, done: int) -> Ranked:
         progress("build", done, max(total, done + 1), f"plan {done + 1} of {total} ({plan.basis})")
-        built = build(network, [by_key[key] for key in plan.keys], fit_data, images=images, batch=batch, seed=seed)
-        return Ranked(plan, built, quality(wanted, built.model, validation, batch).kl, images=images)
+        return judge(plan, images)
 
     def fitted(plan: Plan) -> bool:
         return any(by_key[key].recipe in FITTED for key in plan.keys)
@@ -138,6 +136,21 @@ def rank(
         ranked = [*sorted(best, key=lambda item: (-(item.score or 0.0), *_order(item))), *ranked[judged:]]
     progress("build", total, total, "built")
     return ranked
+
+
+def judge_of(
+    prepared: Prepared, fit_data: Calibration | None, validation: Calibration, seed: int
+) -> Callable[[Plan, int], Ranked]:
+    """What builds a plan on so many samples and holds it against the original."""
+    network, batch = prepared.network, prepared.batch
+    by_key = {candidate.key: candidate for candidate in prepared.candidates}
+    wanted = collect(Session(network.model).run, validation.batches(batch))
+
+    def judge(plan: Plan, images: int) -> Ranked:
+        built = build(network, [by_key[key] for key in plan.keys], fit_data, images=images, batch=batch, seed=seed)
+        return Ranked(plan, built, quality(wanted, built.model, validation, batch).kl, images=images)
+
+    return judge
 
 
 def _searched(

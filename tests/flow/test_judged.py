@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from onnx_layermerge import Gate, Report, UsageError, compress, verify
-from onnx_layermerge.flow import _choose, _rank, _weights
+from onnx_layermerge.flow import _choose, _loop, _rank, _weights
 from onnx_layermerge.flow._judged import overfitted
 from onnx_layermerge.verify import FitCheck
 from tests.flow import jobs
@@ -62,6 +62,7 @@ def images(outputs: dict[str, np.ndarray]) -> list[Any]:
 
 def test_the_metric_decides_between_the_few_best_by_divergence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_rank, "JUDGED", 2)
+    monkeypatch.setattr(_loop.Loop, "trimmed", lambda self, plan, *rest: plan)
     plain = run()
     assert len(plain.rejected) >= 2
     second = min(plain.rejected, key=lambda plan: plan.divergence)
@@ -117,6 +118,50 @@ def test_stand_ins_are_held_to_the_metric(
     given: Any = SimpleNamespace(metric=SimpleNamespace(original=1.0))
     plans: Any = [SimpleNamespace(score=score, loss=loss) for score, loss in (item, best)]
     assert _choose._much_worse(given, *plans) is worse
+
+
+@pytest.mark.parametrize(
+    ("scores", "losses", "order"),
+    [
+        ((None, None, None), {"a-": 0.9, "b-": 0.8}, ["b-", "a-", "c"]),
+        ((0.9, 0.89, 0.88), {"a-": 0.1, "b-": 0.2}, ["b-", "c", "a-"]),
+        ((None, None, None), {"a-": 0.9}, ["a-", "b", "c"]),
+    ],
+)
+def test_trimmed_plans_compete_with_those_that_need_all_they_have(
+    scores: tuple[float | None, ...],
+    losses: dict[str, float],
+    order: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three plans, of which those with a loss for ``NAME-`` can be trimmed to that; a metric likes b- best."""
+    liked = {"a-": 0.5, "b-": 0.95}
+    plans = [SimpleNamespace(keys=(name,), basis="kl", measured=None) for name in "abc"]
+    best = [
+        _rank.Ranked(plan, SimpleNamespace(model=plan.keys[0]), 1.0 + number / 10, score)  # type: ignore[arg-type]
+        for number, (plan, score) in enumerate(zip(plans, scores, strict=True))
+    ]
+
+    def trimmed(plan: Any, choices: Any, speedup: float) -> Any:
+        name = f"{plan.keys[0]}-"
+        return SimpleNamespace(keys=(name,), basis="kl") if name in losses else plan
+
+    def judge(plan: Any, images: int) -> _rank.Ranked:
+        (name,) = plan.keys
+        return _rank.Ranked(plan, SimpleNamespace(model=name), losses[name], images=images)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_choose, "judge_of", lambda *_: judge)
+    metric = SimpleNamespace(original=1.0, score=lambda model: liked[model])
+    job: Any = SimpleNamespace(
+        **dict.fromkeys(("prepared", "validation", "seed")),
+        fit_data=range(7),
+        loop=SimpleNamespace(trimmed=trimmed),
+        metric=None if scores[0] is None else metric,
+        progress=lambda *_: None,
+    )
+    found = _choose._trimmed(job, best, {"kl": ()}, 1.5)
+    assert [item.plan.keys[0] for item in found] == order
+    assert all(item.images == 7 for item in found if item.plan.keys[0].endswith("-"))
 
 
 def test_the_report_has_each_output_and_the_boxes(run: Run) -> None:

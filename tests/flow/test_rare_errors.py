@@ -54,6 +54,7 @@ def test_plans_that_were_fast_once_and_not_when_timed_again(monkeypatch: pytest.
     run: Any = SimpleNamespace(loop=loop, seed=0, **words)
     monkeypatch.setattr(_choose, "rank", lambda *_, **__: [SimpleNamespace(plan=plan)])
     monkeypatch.setattr(_choose, "_much_worse", lambda *_: False)
+    monkeypatch.setattr(_choose, "_trimmed", lambda *_: [])
     monkeypatch.setattr(_choose, "_finished", lambda *_: slow)
     monkeypatch.setattr(_choose, "_rejected", lambda *_, **__: SimpleNamespace(blocks=("a",)))
     with pytest.raises(TargetError, match=r"timed at up to 1\.60×, but none held 1\.5× when it was timed again"):
