@@ -80,6 +80,7 @@ def section(
         found = [here[network, speedup, method] for method in methods if (network, speedup, method) in here]
         lines.append(family_line(title, methods, found, ours, command(network, speedup, methods[:1], device)))
     lines += ["", *verdicts(network, speedup, device, here)]
+    lines += stages(ours)
     lines += variants(network, speedup, device, rows)
     return lines
 
@@ -87,6 +88,17 @@ def section(
 def older(row: Row) -> str:
     """What to add where the files that the row's model was made by are others now."""
     return "" if row["code"] == code_digest(row["method"]) else "; *older code*"
+
+
+def stages(ours: Row | None) -> list[str]:
+    """What each stage of our row took, in one sentence; nothing for rows that did not record it."""
+    found = {} if ours is None else ours["build"]["detail"].get("stages", {})
+    said = [
+        f"{name} {stage['wall_s']:.0f} s ({stage['cpu_s']:.0f} s CPU), {stage['memory_gb']:.1f} GB"
+        for name, stage in found.items()
+        if stage["wall_s"] >= 1
+    ]
+    return ["Stages of our row: " + "; ".join(said) + ".", ""] if said else []
 
 
 def heads(network: str) -> list[str]:

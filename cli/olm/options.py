@@ -40,7 +40,7 @@ Decorator = Callable[[F], F]
 # Existence is left to the package: its sentence says more, and its exit code is the documented one.
 MODEL = click.Path()
 
-METHODS = ("olm", "drop", "layermerge")
+METHODS = ("olm", "drop", "layermerge", "depth", "layeronly")
 REFITS = ("off", "auto")
 EFFORTS = ("quick", "normal", "thorough")
 PRESETS = ("imagenet", "inception", "lite", "unit", "raw", "caffe", "yolo")
@@ -175,8 +175,8 @@ def method_option(command: F) -> F:
     """--method."""
     return click.option(
         "--method", type=click.Choice(METHODS), default="olm", show_default=True,
-        help="olm: all replacements; drop: nothing is fitted; layermerge: merges by algebra alone, the paper's "
-        "baseline.",
+        help="olm: all replacements; drop: nothing is fitted; layermerge: the paper's merges by algebra; depth: those "
+        "that keep every convolution; layeronly: single convolutions left out, nothing merged.",
     )(command)  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-__all__ = ["Dims", "Finite", "Numbers", "Shapes", "Size"]
+__all__ = ["Dims", "Finite", "Numbers", "Shapes", "Shard", "Size"]
 
 Dims = tuple[int | tuple[int, int, int], ...]
 """Sizes along the axes of an input; three are the least, the usual and the largest one."""
@@ -71,6 +71,22 @@ class Size(click.ParamType):
         if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
             self.fail(f"{value!r} is no size; give pixels as 256 or as HEIGHTxWIDTH, 240x320.", param, ctx)
         return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+class Shard(click.ParamType):
+    """``2/8``: the second of eight parts."""
+
+    name = "I/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """The part's number and how many there are, or a usage error."""
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", str(value))
+        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= number <= count:
+            self.fail(f"{value!r} is no part; give its number and how many there are, 1/4 to 4/4.", param, ctx)
+        return number, count
 
 
 class Shapes(click.ParamType):

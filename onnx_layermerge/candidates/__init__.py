@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from onnx_layermerge.candidates._candidate import MAX_UNKNOWNS, Candidate, Stage, conv_from, cost_macs
 from onnx_layermerge.candidates._drop import DROP
 from onnx_layermerge.candidates._fitted import FIT
+from onnx_layermerge.candidates._identity import IDENTITY
 from onnx_layermerge.candidates._kind import Fitted, Given, Job, Kind, Weights
 from onnx_layermerge.candidates._lowrank import LOW_RANK
 from onnx_layermerge.candidates._merged import MERGE, MERGE_ALL, MERGE_SUBSET, merge_of
 from onnx_layermerge.candidates._site import Site, site_of
 from onnx_layermerge.candidates._space import Follower, Space, geometry_of, space_of
+from onnx_layermerge.candidates._unmerged import Separate, separate
 from onnx_layermerge.candidates._width import WIDTH
 from onnx_layermerge.graph import Network, Refusal, Region, regions, without_collector
 
@@ -24,11 +26,13 @@ __all__ = [
     "KINDS",
     "MAX_UNKNOWNS",
     "METHODS",
+    "PAPER",
     "Candidate",
     "Fitted",
     "Given",
     "Job",
     "Kind",
+    "Separate",
     "Site",
     "Space",
     "Stage",
@@ -38,6 +42,7 @@ __all__ = [
     "enumerate_candidates",
     "geometry_of",
     "merge_of",
+    "separate",
     "site_of",
     "space_of",
 ]
@@ -46,6 +51,7 @@ __all__ = [
 KINDS: dict[str, Kind] = {
     "drop": DROP,
     "fit": FIT,
+    "identity": IDENTITY,
     "low-rank": LOW_RANK,
     "merge": MERGE,
     "merge-subset": MERGE_SUBSET,
@@ -53,12 +59,19 @@ KINDS: dict[str, Kind] = {
     "width": WIDTH,
 }
 
+# The paper's own, and the two that it grew out of: activations alone, convolutions alone.
+PAPER: dict[str, tuple[str, ...]] = {
+    "layermerge": ("merge-all", "merge-subset"),
+    "depth": ("merge-all",),
+    "layeronly": ("identity",),
+}
+
 # What each --method may choose from; a lossy algebraic merge never beats the fitted convolution of the same shape,
-# so only the paper's own method lists it.
+# so only the paper's methods list it.
 METHODS: dict[str, tuple[str, ...]] = {
     "olm": ("drop", "merge", "fit", "low-rank", "width"),
     "drop": ("drop",),
-    "layermerge": ("merge-all", "merge-subset"),
+    **PAPER,
 }
 
 

@@ -15,24 +15,27 @@ from onnx_layermerge.candidates._space import Space, geometry_of, window_of
 from onnx_layermerge.graph import Network, Pool, Region, computed_inputs, pool_of, scale_of
 from onnx_layermerge.merge import AffineConv, Geometry, MergedConv
 
-__all__ = ["averages", "geometry_through", "merge_through"]
+__all__ = ["Walk", "averages", "geometry_through", "merge_through"]
 
 V = TypeVar("V")
 
 
 class _Algebra(Protocol[V]):
-    """What can be done with the map entry → value; each raises ValueError where branches do not fit."""
+    """What can be done with the map entry → value; each raises ValueError where branches do not fit.
+
+    ``position`` is that of the node in the network's order.
+    """
 
     def conv(self, value: V, position: int) -> V: ...
     def removed(self, value: V, what: str) -> V: ...
-    def scale(self, value: V, scale: np.ndarray, shift: np.ndarray) -> V: ...
-    def average(self, value: V, pool: Pool, channels: int) -> V: ...
+    def scale(self, value: V, scale: np.ndarray, shift: np.ndarray, position: int) -> V: ...
+    def average(self, value: V, pool: Pool, channels: int, position: int) -> V: ...
     def plus(self, one: V, two: V) -> V: ...
     def beside(self, one: V, two: V) -> V: ...
 
 
 @dataclass(frozen=True)
-class _Walk(Generic[V]):
+class Walk(Generic[V]):
     """The value of every output along the region; None where the algebra has no rule."""
 
     network: Network
@@ -78,9 +81,9 @@ class _Walk(Generic[V]):
         value, channels = sources[0]
         scale, pool = scale_of(node, channels), pool_of(node)
         if scale is not None:
-            return self.algebra.scale(value, *scale), channels
+            return self.algebra.scale(value, *scale, position), channels
         if pool is not None and pool.mean:
-            return self.algebra.average(value, pool, channels), channels
+            return self.algebra.average(value, pool, channels, position), channels
         present = [given for given in node.inputs if given is not None]
         if len(sources) < 2 or len(present) != len(sources) or node.op_type not in ("Add", "Sum", "Concat"):
             return None
@@ -105,10 +108,10 @@ class _Geometries:
     def removed(self, value: Geometry, what: str) -> Geometry:
         return value
 
-    def scale(self, value: Geometry, scale: np.ndarray, shift: np.ndarray) -> Geometry:
+    def scale(self, value: Geometry, scale: np.ndarray, shift: np.ndarray, position: int) -> Geometry:
         return value
 
-    def average(self, value: Geometry, pool: Pool, channels: int) -> Geometry:
+    def average(self, value: Geometry, pool: Pool, channels: int, position: int) -> Geometry:
         return value.then(window_of(pool))
 
     def plus(self, one: Geometry, two: Geometry) -> Geometry:
@@ -129,10 +132,10 @@ class _Convs:
     def removed(self, value: MergedConv, what: str) -> MergedConv:
         return value.lossy(f"{'an' if what[0] in 'aeiou' else 'a'} {what} was removed")
 
-    def scale(self, value: MergedConv, scale: np.ndarray, shift: np.ndarray) -> MergedConv:
+    def scale(self, value: MergedConv, scale: np.ndarray, shift: np.ndarray, position: int) -> MergedConv:
         return value.then(MergedConv.of(AffineConv.diagonal(scale, shift, value.conv.geometry.ndim)))
 
-    def average(self, value: MergedConv, pool: Pool, channels: int) -> MergedConv:
+    def average(self, value: MergedConv, pool: Pool, channels: int, position: int) -> MergedConv:
         return value.then(MergedConv.of(AffineConv.average(channels, window_of(pool), pool.dilation)))
 
     def plus(self, one: MergedConv, two: MergedConv) -> MergedConv:
@@ -151,7 +154,7 @@ def averages(network: Network, region: Region) -> int:
 def geometry_through(network: Network, region: Region, keep: Sequence[bool], space: Space) -> Geometry | None:
     """Geometry of the kept convolutions; None where the algebra ends, or leaves the grid or the width of ``space``."""
     rank = len(network.convs[region.convs[0]].kernel)
-    walk = _Walk(network, region, keep, _Geometries(network))
+    walk = Walk(network, region, keep, _Geometries(network))
     try:
         found = walk.result(Geometry.identity(rank), space.channels_in)
     except ValueError:  # two branches that a removed convolution would leave on different grids
@@ -169,7 +172,7 @@ def merge_through(network: Network, region: Region, keep: Sequence[bool], channe
     """
     rank = len(network.convs[region.convs[0]].kernel)
     start = MergedConv.of(AffineConv.dirac(channels, rank))
-    found = _Walk(network, region, keep, _Convs(network)).result(start, channels)
+    found = Walk(network, region, keep, _Convs(network)).result(start, channels)
     if found is None:
         raise ValueError(f"no rule for a node between {region.entry} and {region.exit}")
     return found[0]

@@ -129,6 +129,10 @@ class Calibration:
             total.update(self._prints[int(number)])
         return total.hexdigest()
 
+    def fingerprints(self) -> tuple[bytes, ...]:
+        """What tells the samples apart, in their order: copies of one sample have the same one."""
+        return tuple(self._prints[int(number)] for number in self._numbers)
+
     def _part(self, numbers: Index) -> Calibration:
         return Calibration(self._store, self.inputs, self.source, self._prints, numbers)
 

@@ -21,6 +21,7 @@ from onnx_layermerge.flow._profiles import (
     show_table,
 )
 from onnx_layermerge.flow._record import versions
+from onnx_layermerge.flow._shard import ShardReport, score_shard
 from onnx_layermerge.flow._table_reports import (
     Change,
     DeviceSummary,
@@ -56,6 +57,7 @@ __all__ = [
     "PlanReport",
     "ProfileReport",
     "Progress",
+    "ShardReport",
     "TableContent",
     "TableDiff",
     "TableExport",
@@ -78,6 +80,7 @@ __all__ = [
     "plan",
     "profile",
     "prune_table",
+    "score_shard",
     "show_table",
     "verify",
     "versions",

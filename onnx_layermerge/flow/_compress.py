@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from onnx_layermerge.candidates import PAPER
 from onnx_layermerge.data import ImageOptions, with_mixtures
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.fit import on_one_thread
 from onnx_layermerge.flow._choose import Case
 from onnx_layermerge.flow._data import choosable, open_samples, what_it_cost
 from onnx_layermerge.flow._effort import effort_of
+from onnx_layermerge.flow._importance import Importance
 from onnx_layermerge.flow._judged import judge, judges, overfitted
+from onnx_layermerge.flow._paper import finetuned, wanted_of, without_training
 from onnx_layermerge.flow._plan_file import PlanFile, open_plan, plan_file, write_plan
 from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
 from onnx_layermerge.flow._record import file_digest, sketches, versions
@@ -65,6 +68,12 @@ def compress(
     rivals: int | None = None,
     plan: str | Path | None = None,
     lock: bool = False,
+    finetune: bool = False,
+    importance: str | Path | Sequence[str | Path] | None = None,
+    importance_steps: int | None = None,
+    finetune_minutes: float | None = None,
+    finetune_steps: int | None = None,
+    finetune_device: str = "cpu",
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Report:
@@ -78,7 +87,8 @@ def compress(
         metric: ``script.py:function``, ``NAME:FILE.npz`` or a callable, as of ``verify``; it ranks the best few plans
             instead of their divergence, and is reported of both models.
         decoder: ``script.py:function`` or a callable, as of ``verify``, for detections in the report.
-        method: "olm", "drop", or "layermerge" (the paper's algebraic merges without its training).
+        method: "olm", "drop", "layermerge" (the paper's algebraic merges), "depth" (those of them that keep every
+            convolution) or "layeronly" (single convolutions left out, activations kept, nothing merged).
         backend: a name, or a ``Backend`` of your own that is open; that has a device and a precision already.
         precision: ``fp32``, ``tf32``, ``fp16`` or ``bf16``, in which the backend computes.  Models are cast when they
             are built for the device; files keep their own types.
@@ -100,6 +110,13 @@ def compress(
             result is timed here; where the plan's device is not, what it measured of the same structure stands.
         lock: the plan has to be there, and model, samples, options and the bytes of the result have to be what it
             recorded; these bytes were measured then, so nothing is timed.
+        finetune: with the last three methods: their training as well (extra ``[torch]``).  Blocks are scored by a short
+            one of the network with only that block replaced, and the plan is trained whole before it is merged.
+        importance: files of the blocks' scores; the first is added to after every block, and need not be there yet.
+        importance_steps: steps of the short trainings (20).
+        finetune_minutes: length of the last training (10, unless ``finetune_steps`` are given).
+        finetune_steps: steps of the last training.
+        finetune_device: where all of it is trained: "cpu", "cuda" or "cuda:N".
 
     Returns:
         The report; the file at ``output`` is complete.
@@ -129,18 +146,34 @@ def compress(
         **_place_settings(backend, device, precision, engines),
         "metric": metric_name(metric) if isinstance(metric, str) else "none" if metric is None else "a function",
     }
+    wanted = None
+    if finetune:
+        wanted = wanted_of(
+            method,
+            calib,
+            finetune_device,
+            importance=importance,
+            importance_steps=importance_steps,
+            finetune_minutes=finetune_minutes,
+            finetune_steps=finetune_steps,
+        )
+    else:
+        lengths = {"finetune_minutes": finetune_minutes, "finetune_steps": finetune_steps}
+        without_training({"importance": importance, "importance_steps": importance_steps, **lengths})
+    if wanted is not None and (plan is not None or lock):
+        raise UsageError("--plan and --lock keep what is fitted, not what is trained; leave them or --finetune out.")
     others = [Path(each) for each in (input, target, profile, require_builds) if each is not None]
     held = open_plan(plan, lock, settings, others)
     builds = None if require_builds is None else read_builds(require_builds)
-    here = partial(_opened, backend, device, precision, engines)
+    here = partial(opened_backend, backend, device, precision, engines)
     if held is None:
         opened = here()
-        key, single = opened.describe(), method == "layermerge" or trying.rivals == 1
+        key, single = opened.describe(), method in PAPER or trying.rivals == 1
         other = mismatch(profile, key, allow=allow_mismatch)
         place = Place(key.text(), key.digest(), None if other is None else other.text())
         way = partial(
             search, opened=opened, profile=profile, other=other, speedup=speedup, effort=trying, single=single,
-            mark=clock.mark,
+            mark=clock.mark, importance=None if wanted is None else Importance(wanted, tuple(others)),
         )  # fmt: skip
     else:
         place, there = place_of(held, here, lock)
@@ -190,9 +223,12 @@ def compress(
     )
     clock.mark("read")
     found = way(case)
+    clock.mark("build and verify")
+    if wanted is not None:
+        found = finetuned(case, found, wanted, opened, profile, speedup)
+        clock.mark("train")
     chosen = found.chosen
     warnings += found.warnings
-    clock.mark("build and verify")
     result = judge(case, chosen, None if data.fit is None else data.validation, by)
     if result.compared is not None:
         cost = what_it_cost(data, result.compared.divergence)
@@ -295,7 +331,7 @@ def _place_settings(
     }
 
 
-def _opened(backend: str | Backend, device: str, precision: str, engines: EngineOptions | None) -> Backend:
+def opened_backend(backend: str | Backend, device: str, precision: str, engines: EngineOptions | None) -> Backend:
     """The backend of that name, or the one that is open already."""
     if isinstance(backend, str):
         return open_backend(backend, device, precision, engines)

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_layermerge.data import ImageOptions
+from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import DataError, ModelError, UsageError
 from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
+from onnx_layermerge.flow._subject import Subject, subject_of
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
 from onnx_layermerge.flow._training_files import training_files
 from onnx_layermerge.flow._training_samples import training_samples
 from onnx_layermerge.graph import Network, bind_shapes, load, network_of, read, to_bytes, write
 from onnx_layermerge.importance import Divergence
-from onnx_layermerge.recover.training import Check, Options, Trained, put_back, require_torch, train
-from onnx_layermerge.verify import user_function
+from onnx_layermerge.recover.training import Check, Options, Trained, require_torch, train
+from onnx_layermerge.verify import outputs_of, quality, user_function
 
 __all__ = ["FinetuneReport", "finetune"]
 
@@ -53,8 +54,9 @@ class FinetuneReport:
     those in ``output``; ``start_loss`` and ``end_loss`` are the loss of the training there, without features.
     ``held_out`` counts the samples that were judged by, less what fills no batch where the model's is fixed.
     ``ended`` is "done", "time" (before the steps were done), "early" or "nan".  ``rate`` is the largest step, relative
-    to a channel's weights.  ``taps`` are the values that were compared as features.  ``process`` is 0 in the process
-    that wrote the file.
+    to a channel's weights.  ``taps`` are the values that were compared as features.  ``unmerged`` names the blocks that
+    were trained before they were merged, ``norms`` counts the norms that stood behind convolutions meanwhile; then
+    ``end`` is of the model behind the merge.  ``process`` is 0 in the process that wrote the file.
     """
 
     input: str
@@ -82,6 +84,8 @@ class FinetuneReport:
     samples_per_s: float
     seed: int
     warnings: tuple[str, ...]
+    unmerged: tuple[str, ...] = ()
+    norms: int = 0
     process: int = 0
 
 
@@ -104,6 +108,8 @@ def finetune(
     batch: int = 32,
     ema: float = 0.99,
     augment: bool = True,
+    unmerged: bool = False,
+    norms: bool = False,
     device: str = "cpu",
     precision: str = "fp32",
     shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -134,6 +140,10 @@ def finetune(
         batch: samples of a step, over all processes; for a model of a fixed batch the next lower multiple of that.
         ema: share of the earlier steps' mean that each step keeps in the weights that are judged; 0 turns it off.
         augment: vary pictures (mirror images, small shifts).
+        unmerged: train the plan's merges as the convolutions that they are made of, with the original's weights, and
+            merge them behind the training; ``compressed`` has to be a file of ``compress``, of this ``input``.
+        norms: with ``unmerged``: a BatchNormalization behind every convolution that has one in ``input`` (behind all
+            with a bias where none has), with the mean and variance of ``data`` there, folded in again at the end.
         device: "cpu", "cuda" (in several processes: each its own) or "cuda:N".
         precision: "fp32", or "bf16" for products and convolutions while training; the file keeps its types.
         checkpoint: a new file that the state is written to every ``checkpoint_minutes`` and when the process is asked
@@ -148,6 +158,8 @@ def finetune(
     sources = {"--data": data, "--val": val, "--loss": None if loss == "kl" else loss}
     target, kept = training_files(output, checkpoint, resume, (input, compressed), sources)
     user = None if loss == "kl" else user_function(loss, "--loss")
+    if norms and not unmerged:
+        raise UsageError("--norms are put back into what is trained unmerged; give --unmerged too.")
 
     progress("read", 0, 1, str(input))
     student = load(compressed)
@@ -166,11 +178,12 @@ def finetune(
             "--batch."
         )
     name = "kl" if user is None else user.source
+    subject = subject_of(prepared, student, fit, (input, compressed), apart=unmerged, norms=norms)
     options = Options(
         loss=user,
         labels=labels,
         feature_weight=feature_weight,
-        taps=_block_ends(network, student) if feature_weight else (),
+        taps=_block_ends(network, subject.model) if feature_weight else (),
         label_weight=label_weight,
         steps=steps,
         minutes=DEFAULT_MINUTES if minutes is None and steps is None else minutes,
@@ -186,10 +199,10 @@ def finetune(
         checkpoint_minutes=checkpoint_minutes,
         resume=resume,
     )
-    options = replace(options, fingerprint=_fingerprint(options, name, network, student, digest))
-    found = train(student, network.model, fit, held_out, options, lambda *told: progress("train", *told))
-    changed = put_back(student, found.weights)
-    student.metadata_props[NOTE] = json.dumps(_note(found, name, digest, seed), sort_keys=True)
+    options = replace(options, fingerprint=_fingerprint(options, name, network, subject.model, digest))
+    found = train(subject.model, network.model, fit, held_out, options, lambda *told: progress("train", *told))
+    changed = subject.put_back(found.weights)
+    student.metadata_props[NOTE] = json.dumps(_note(found, name, digest, seed, subject), sort_keys=True)
     if found.process == 0:
         write(student, target)
     return FinetuneReport(
@@ -206,7 +219,7 @@ def finetune(
         samples=len(fit),
         held_out=found.judged,
         start=found.start_divergence,
-        end=found.divergence,
+        end=_apart(subject, held_out, own or prepared.batch, found),
         start_loss=found.start_value,
         end_loss=found.value,
         improved=found.improved,
@@ -217,7 +230,9 @@ def finetune(
         seconds=round(found.seconds, 3),
         samples_per_s=found.samples_per_s,
         seed=seed,
-        warnings=(*warnings, *_said(found, str(compressed), str(output))),
+        warnings=(*warnings, *subject.warnings, *_said(found, str(compressed), str(output))),
+        unmerged=subject.blocks,
+        norms=subject.norms,
         process=found.process,
     )
 
@@ -256,6 +271,14 @@ def _check_interface(first: ir.Model, second: ir.Model, input: str | Path, compr
         raise ModelError(
             f"{compressed} has other inputs or outputs than {input}; give the original and what was made of it."
         )
+
+
+def _apart(subject: Subject, held_out: Calibration, batch: int, found: Trained) -> Divergence:
+    """How far what is written lies from the original: what was merged behind the training is looked at once more."""
+    if subject.apart is None or found.process:
+        return found.divergence
+    wanted = outputs_of(subject.network.model, held_out, batch)
+    return quality(wanted, subject.compressed, held_out, batch)
 
 
 # --- features, notes --------------------------------------------------------------------------------------------
@@ -300,8 +323,10 @@ def _fingerprint(options: Options, loss: str, network: Network, student: ir.Mode
     }
 
 
-def _note(found: Trained, loss: str, digest: str, seed: int) -> dict[str, Any]:
+def _note(found: Trained, loss: str, digest: str, seed: int, subject: Subject) -> dict[str, Any]:
+    apart = {} if subject.apart is None else {"unmerged": len(subject.blocks), "norms": subject.norms}
     return {
+        **apart,
         "steps": found.steps,
         "loss": loss,
         "data.sha256": digest,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnx_layermerge.flow._choose import Case, Chosen, Run, choose
 from onnx_layermerge.flow._effort import Effort
+from onnx_layermerge.flow._importance import Importance
 from onnx_layermerge.flow._latencies import latencies
 from onnx_layermerge.flow._loop import Loop
 from onnx_layermerge.flow._rank import joint_loss, loss_bases
@@ -55,10 +56,12 @@ def search(
     effort: Effort,
     single: bool,
     mark: Callable[[str], None],
+    importance: Importance | None = None,
 ) -> Found:
     """Time, score, plan, build, choose; ``mark`` is told the name of each stage at its end.
 
     ``other`` is the device whose times in ``profile`` stand in for those of ``opened``; ``single`` builds one plan.
+    ``importance`` scores blocks, and says what they lose, in the place of what one look at them says.
 
     Raises:
         TargetError: no plan is as fast as asked; the message names the best measured speed-up.
@@ -74,7 +77,7 @@ def search(
         warnings += timed.warnings
         mark("time blocks")
         candidates = useful(prepared, timed)
-        scores = scored(
+        scores = importance.scores(case, candidates, effort) if importance is not None else scored(
             prepared,
             candidates,
             case.fit_data,
@@ -85,7 +88,7 @@ def search(
             progress=progress,
         )
         mark("score blocks")
-        bases = loss_bases(candidates, scores, timed)
+        bases = loss_bases(candidates, scores, timed) if importance is None else importance.bases(candidates, timed)
         points = frontier(bases["kl"], timed.base_s) if "kl" in bases else ()
         drop_only = frontier(bases["drop-only"], timed.base_s) if "drop-only" in bases else ()
         if single:

@@ -57,15 +57,11 @@ def training_samples(
 
 def _seen(fit: Calibration, held_out: Calibration) -> tuple[str, ...]:
     """What is to be said where samples that judge are copies of some that are learned from."""
-    learned = set(_prints(fit))
-    copies = sum(each in learned for each in _prints(held_out))
+    learned = set(fit.fingerprints())
+    copies = sum(each in learned for each in held_out.fingerprints())
     if not copies:
         return ()
     return (SEEN.format(copies=copies, count=len(held_out), val=held_out.source, data=fit.source),)
-
-
-def _prints(data: Calibration) -> list[bytes]:
-    return [data._prints[int(number)] for number in data._numbers]
 
 
 def _open(

@@ -3,5 +3,17 @@
 from onnx_layermerge.recover._build import Built, assemble, build
 from onnx_layermerge.recover._refit import refit
 from onnx_layermerge.recover._tune import tuned
+from onnx_layermerge.recover._unmerged import Unmerged, merged_weights, normed_weights, unmerged, with_norms
 
-__all__ = ["Built", "assemble", "build", "refit", "tuned"]
+__all__ = [
+    "Built",
+    "Unmerged",
+    "assemble",
+    "build",
+    "merged_weights",
+    "normed_weights",
+    "refit",
+    "tuned",
+    "unmerged",
+    "with_norms",
+]

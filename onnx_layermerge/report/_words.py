@@ -18,11 +18,13 @@ __all__ = [
 RECIPES = {
     "drop": "dropped",
     "fit": "one fitted convolution",
+    "identity": "left out",
     "low-rank": "a pair of low rank",
     "merge": "merged by algebra",
     "width": "fewer channels inside",
 }
-STEPS = {"refit": "kept convolutions were refitted", "tune": "weights were tuned by small steps"}
+STEPS = {"refit": "kept convolutions were refitted", "tune": "weights were tuned by small steps",
+         "finetune": "all weights were trained, before the merges"}  # fmt: skip
 
 
 def source_of(report: Report) -> str:

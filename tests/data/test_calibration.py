@@ -141,6 +141,14 @@ def test_digest_depends_on_samples_and_their_order() -> None:
     assert len(data.digest()) == 64
 
 
+def test_copies_have_the_same_fingerprint_and_parts_those_of_their_samples() -> None:
+    data = of([1, 2, 1, 3])
+    first, second, third, fourth = data.fingerprints()
+    assert first == third and len({first, second, fourth}) == 3
+    part = data.take(2, seed=1)
+    assert part.fingerprints() == of(ids(part)).fingerprints()
+
+
 def test_digest_depends_on_shape_and_dtype() -> None:
     values = np.arange(4, dtype=np.float32)
     digests = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,12 +31,19 @@ from olm.options import (
 from olm.progress import showing
 from olm.reports import report_option, report_targets, write_reports
 from olm.screen import first_of, fitted, interval, ms, print_json, say, times, warn
+from olm.values import Finite, Shard
 
 if TYPE_CHECKING:
     from onnx_layermerge import Report
 
 __all__ = ["compress"]
 
+# What only says what is done with a plan.
+_OF_PLANS = (
+    *("speedup", "decoder", "refit_mode", "rivals", "require_builds", "plan", "lock"),
+    *("finetune", "finetune_minutes", "finetune_steps"),
+)
+_STEPS = {"refit": ", refitted", "tune": ", tuned", "finetune": ", trained"}
 # The plot ends this much beyond the fastest plan that was built.
 BEYOND = 1.6
 
@@ -70,13 +77,42 @@ BEYOND = 1.6
     "--lock", is_flag=True,
     help="Hold model, samples, options and the output's bytes to what --plan recorded; nothing is timed.",
 )
+@click.option(
+    "--finetune", is_flag=True,
+    help="With --method layermerge, depth or layeronly: train, too. Blocks are scored by a short training each, and "
+    "the plan is trained before it is merged. Needs PyTorch.",
+)
+@click.option(
+    "--importance", type=click.Path(), multiple=True, metavar="FILE.json",
+    help="Keep the scores of --finetune there, block by block, and go on from it; repeatable, the first is added to.",
+)
+@click.option(
+    "--importance-steps", type=click.IntRange(1), metavar="N", help="Steps of each short training.  [default: 20]"
+)
+@click.option(
+    "--shard", type=Shard(), metavar="I/N", help="Score part I of N of the blocks into --importance, and end there."
+)
+@click.option(
+    "--finetune-minutes", type=Finite(0), metavar="M",
+    help="Length of the last training.  [default: 10, unless --finetune-steps is given]",
+)
+@click.option("--finetune-steps", type=click.IntRange(1), metavar="N", help="Steps of the last training.")
+@click.option(
+    "--finetune-device", default="cpu", show_default=True, help="Where --finetune trains: cpu, cuda or cuda:N."
+)
 @model_options
 @seed_option
 @report_option
 @output_options
 def compress(
-    input: str, output: str, reports: tuple[str, ...], as_json: bool, quiet: bool, **words: Any
-) -> None:  # fmt: skip
+    input: str,
+    output: str,
+    reports: tuple[str, ...],
+    shard: tuple[int, int] | None,
+    as_json: bool,
+    quiet: bool,
+    **words: Any,
+) -> None:
     """Write a model that is measured to be X times faster on the device, with the least loss found.
 
     If that cannot be reached nothing is written, and the error names the best that was measured.
@@ -85,6 +121,11 @@ def compress(
 
     if words["val"] is not None and words["calib"] is None:
         raise click.UsageError("--val chooses between what was fitted on --calib; give --calib too.")
+    if shard is not None:
+        if not words["finetune"]:
+            raise click.UsageError("--shard is a part of the work of --finetune; give that too.")
+        _score_shard(input, shard, words, as_json, quiet)
+        return
     targets = report_targets(reports, input, output, words.values())
     with showing(quiet) as progress:
         result = onnx_layermerge.compress(input, output, progress=progress, **words)
@@ -97,12 +138,26 @@ def compress(
         _show(result)
 
 
+def _score_shard(input: str, shard: tuple[int, int], words: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+    from onnx_layermerge.flow import score_shard
+
+    given = {name: value for name, value in words.items() if name not in _OF_PLANS}
+    with showing(quiet) as progress:
+        result = score_shard(input, shard=shard, progress=progress, **given)
+    warn(result.warnings)
+    if as_json:
+        print_json(result)
+        return
+    say(f"{result.file}: part {shard[0]} of {shard[1]}", "bold green")
+    say(f"{result.blocks} blocks, {result.trained} of them trained now; give every part's file to --importance next")
+
+
 def _show(result: Report) -> None:
     source = "" if result.measured_now else ", measured before"
     say(f"{result.output}: {interval(result.speedup)}{source}", "bold green")
     say(f"on {result.device}")
     changed = f"; {len(result.refitted)} kept convolutions moved along" if result.refitted else ""
-    steps = "".join({"refit": ", refitted", "tune": ", tuned"}[step] for step in result.recovery)
+    steps = "".join(_STEPS[step] for step in result.recovery)
     say(
         f"asked {times(result.asked)}, predicted {times(result.predicted)}; "
         f"{result.convs_before} -> {result.convs_after} convolutions; "

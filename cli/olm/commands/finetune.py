@@ -65,6 +65,14 @@ _ENDS = {
 @click.option(
     "--augment/--no-augment", default=True, show_default=True, help="Vary pictures: mirror images, small shifts."
 )
+@click.option(
+    "--unmerged", is_flag=True,
+    help="Train merged convolutions as the ones that they are made of, and merge them again at the end.",
+)
+@click.option(
+    "--norms", is_flag=True,
+    help="With --unmerged: put a BatchNormalization behind each convolution that had one, and fold it in at the end.",
+)
 @click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda or cuda:N.")
 @click.option(
     "--precision", type=click.Choice(("fp32", "bf16")), default="fp32", show_default=True,
@@ -111,6 +119,9 @@ def _show(result: FinetuneReport) -> None:
         f"training    {result.steps} steps of {result.batch} {ended}{again}, rate {result.rate:.3g}, on "
         f"{result.device}, {result.samples} samples at {result.samples_per_s:.3g} a second, {result.seconds:.1f} s"
     )
+    if result.unmerged or result.norms:
+        norms = f", with {result.norms} norms" if result.norms else ""
+        say(f"unmerged    {len(result.unmerged)} blocks, merged again at the end{norms}")
     if result.taps:
         say(f"features    {len(result.taps)} values at the ends of blocks")
     say(f"weights     {len(result.changed)} changed")

@@ -36,9 +36,9 @@ RATES = (3e-2, 8e-3, 2e-3, 5e-4, 1.2e-4)
 # Steps at least and at most, and share of the whole, that each is tried for; a loss so many times the first ends a try.
 TRIED, TRIED_SHARE, SPOILT = (5, 40), 0.03, 4.0
 WARM_UP, LEAST_RATE = 0.1, 0.02
-# Looks at held-out samples in all, and how many in a row end the training where they are this many times as bad as the
-# start.  Nothing new for long is no reason: while the rate is high many stand still, or lose, that gain as it falls.
-CHECKS, PATIENCE, HOPELESS = 20, 8, 1.5
+# How many looks at held-out samples in a row end the training where they are this many times as bad as the start.
+# Nothing new for long is no reason: while the rate is high many stand still, or lose, that gain as it falls.
+PATIENCE, HOPELESS = 8, 1.5
 # To count, the start has to be beaten by this share of its loss, and by what float32 rounds away.
 GAIN, ROUNDING = 1e-3, 1e-7
 
@@ -279,7 +279,8 @@ class _Training:
             share = self.step / self.options.steps
         else:
             (share,) = self.processes.said([self._share()])
-        return math.floor(min(share, 1 - 1e-9) * CHECKS) > math.floor(before * CHECKS)
+        looks = self.options.checks
+        return math.floor(min(share, 1 - 1e-9) * looks) > math.floor(before * looks)
 
     def _check(self) -> None:
         judged = self.stepper.judged()

@@ -32,6 +32,7 @@ class Options:
     device: "cpu", "cuda" or "cuda:N".  precision: "fp32" or "bf16" (autocast; weights stay float32).
     ema: share of the mean of earlier steps' weights that each step keeps; 0 judges each step's own.
     clip: largest norm of the gradient.
+    checks: looks at held-out samples on the way, spread evenly; the last is at the end.
     checkpoint: a file that is written every ``checkpoint_minutes`` and when the process is asked to end; with
         ``resume`` the training goes on from it where it is there.
     fingerprint: what a checkpoint has to agree with to be gone on from, by name.
@@ -53,6 +54,7 @@ class Options:
     ema: float = 0.99
     augment: bool = True
     clip: float = 1.0
+    checks: int = 20
     checkpoint: Path | None = None
     checkpoint_minutes: float = 5.0
     resume: bool = False

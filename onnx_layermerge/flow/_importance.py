@@ -1,0 +1,196 @@
+"""What each block costs once the network was trained a little around it: the paper's importance.
+
+LayerMerge (Kim, El Halabi, Ji, Song; ICML 2024, arXiv 2406.12837, §4) gives a block of layers i+1 … j the importance
+
+    I[i,j,k] = exp(performance with only that block replaced, after a short fine-tuning − the original's),
+
+a layer that stays one of exp(0) = 1, and looks for the plan of the largest Σ I.  The program here minimizes a sum of
+losses in which what stays counts nothing; with n = j − i layers in a block,
+
+    Σ over blocks I + Σ over kept layers 1 = layers − Σ over blocks (n − I),
+
+so a block's loss is n − I: the same plans are best.  A block that is better than the original (I > n) counts as one
+that loses nothing.  The performance is −KL to the original on held-out samples, or the user's own metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnx_layermerge.candidates import Candidate
+from onnx_layermerge.data import Calibration
+from onnx_layermerge.errors import TargetError
+from onnx_layermerge.flow._choose import Case
+from onnx_layermerge.flow._effort import Effort
+from onnx_layermerge.flow._importance_file import Entry, open_files
+from onnx_layermerge.flow._in_place import structure
+from onnx_layermerge.flow._prepare import Prepared, Progress
+from onnx_layermerge.flow._scores import bounded
+from onnx_layermerge.flow._subject import taken_apart
+from onnx_layermerge.flow._timed import Timed
+from onnx_layermerge.flow._training_batch import own_batch, whole_batch
+from onnx_layermerge.importance import Score, Scores
+from onnx_layermerge.plan import Choice
+from onnx_layermerge.recover.training import Options, put_back, train
+from onnx_layermerge.verify import Metric, outputs_of, quality
+
+__all__ = ["BATCH", "BASIS", "Importance", "Wanted", "loss_of", "scored_by_training"]
+
+BASIS = "importance"
+BATCH = 32
+# Of a short training; each costs a run over the held-out samples.
+LOOKS = 4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked of the training; ``shard`` (number from 1, of how many) computes its part of the entries only."""
+
+    importance_steps: int
+    files: tuple[Path, ...]
+    minutes: float | None
+    steps: int | None
+    device: str
+    shard: tuple[int, int] | None = None
+
+
+@dataclass(eq=False)
+class Importance:
+    """Scores by training, for the search; ``taken`` are files that the run uses for something else."""
+
+    wanted: Wanted
+    taken: tuple[Path, ...] = ()
+    gains: dict[str, float] | None = None
+
+    def scores(self, case: Case, candidates: Sequence[Candidate], effort: Effort) -> Scores:
+        """Every candidate's divergence after its short training.
+
+        Raises:
+            DataError, UsageError, ModelError, OutputError: as of ``train`` and of the files.
+        """
+        if case.fit_data is None:
+            raise ValueError("a training needs data")
+        entries, _ = scored_by_training(
+            case.prepared, candidates, case.fit_data, case.held_out, self.wanted, metric=case.metric, effort=effort,
+            seed=case.seed, taken=self.taken, progress=case.progress,
+        )  # fmt: skip
+        self.gains = {candidate.key: entries[candidate.key].gain for candidate in candidates}
+        return Scores({key: Score(entry.divergence) for key, entry in entries.items()})
+
+    def bases(self, candidates: Sequence[Candidate], timed: Timed) -> dict[str, tuple[Choice, ...]]:
+        """The paper's objective as losses.
+
+        Raises:
+            TargetError: no block leaves anything of the outputs.
+        """
+        gains = self.gains or {}
+        kept = [candidate for candidate in candidates if math.isfinite(gains[candidate.key])]
+        if not kept:
+            raise TargetError("no replacement keeps anything of the outputs on these samples; give --calib more.")
+        return {
+            BASIS: tuple(
+                Choice(
+                    each.key,
+                    each.region.start,
+                    each.region.stop,
+                    timed.savings_s[each.key],
+                    loss_of(len(each.region.convs), gains[each.key]),
+                )
+                for each in kept
+            )
+        }
+
+
+def loss_of(layers: int, gain: float) -> float:
+    """n − exp(Δ), 0 where it would be less."""
+    return max(0.0, layers - math.exp(min(gain, 700.0)))
+
+
+def scored_by_training(
+    prepared: Prepared,
+    candidates: Sequence[Candidate],
+    fit_data: Calibration,
+    held_out: Calibration,
+    wanted: Wanted,
+    *,
+    metric: Metric | None,
+    effort: Effort,
+    seed: int,
+    taken: Sequence[Path],
+    progress: Progress,
+) -> tuple[dict[str, Entry], int]:
+    """Entries by key of all candidates, or of those of the shard; and how many of them were not known yet."""
+    judged = bounded(prepared, held_out.take(min(effort.scoring_held_out, len(held_out)), seed), seed)
+    shapes = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in sorted(prepared.bound.items()))
+    files = open_files(
+        wanted.files,
+        {
+            "the model": prepared.network.digest,
+            "--shapes": shapes,
+            "the data": f"{fit_data.digest()}+{judged.digest()}",
+            "--importance-steps": str(wanted.importance_steps),
+            "--metric": "none" if metric is None else metric.function.source,
+            "--seed": str(seed),
+        },
+        taken,
+    )
+    trial = _Trial(prepared, fit_data, judged, wanted, metric, seed)
+    part = [each for each in candidates if _of_shard(prepared, each, wanted.shard)]
+    found: dict[str, Entry] = {}
+    trained = 0
+    for number, candidate in enumerate(part):
+        entry = files.get(candidate)
+        if entry is None:
+            progress("score", number, len(part), f"training with {candidate.key}")
+            entry = trial.entry(candidate)
+            files.add(candidate.key, entry)
+            trained += 1
+        found[candidate.key] = entry
+    progress("score", len(part), len(part), "scored")
+    return found, trained
+
+
+def _of_shard(prepared: Prepared, candidate: Candidate, shard: tuple[int, int] | None) -> bool:
+    """By the place among all candidates: which of them are worth a training is another matter on another device."""
+    if shard is None:
+        return True
+    number, count = shard
+    return prepared.candidates.index(candidate) % count == number - 1
+
+
+class _Trial:
+    """Short trainings of one network, a block of it replaced at a time."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        fit_data: Calibration,
+        judged: Calibration,
+        wanted: Wanted,
+        metric: Metric | None,
+        seed: int,
+    ) -> None:
+        self._prepared, self._fit, self._judged, self._metric = prepared, fit_data, judged, metric
+        self._exact = outputs_of(prepared.network.model, judged, prepared.batch)
+        self._options = Options(
+            steps=wanted.importance_steps, batch=BATCH, seed=seed, device=wanted.device, checks=LOOKS
+        )
+
+    def entry(self, candidate: Candidate) -> Entry:
+        prepared = self._prepared
+        # What the merge would weigh is of no matter here: it is taken apart at once.
+        model = taken_apart(prepared, [candidate], structure(prepared, [candidate]), None).model
+        before = quality(self._exact, model, self._judged, prepared.batch)
+        if not math.isfinite(before.kl):
+            return Entry(candidate.structure, before, -math.inf, before.kl)
+        own = own_batch(prepared, model)
+        options = replace(self._options, own_batch=own, batch=whole_batch(min(BATCH, len(self._fit)), own))
+        found = train(model, prepared.network.model, self._fit, self._judged, options)
+        gain = -found.divergence.kl
+        if self._metric is not None:
+            put_back(model, found.weights)
+            gain = self._metric.score(model) - self._metric.original
+        return Entry(candidate.structure, found.divergence, gain, before.kl)

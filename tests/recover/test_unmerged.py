@@ -1,0 +1,206 @@
+"""What a training makes of a model that was taken apart, in one piece again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnx_layermerge.candidates import Candidate, enumerate_candidates
+from onnx_layermerge.fit import series_of
+from onnx_layermerge.graph import Network
+from onnx_layermerge.recover import Unmerged, assemble, merged_weights, normed_weights, unmerged, with_norms
+from onnx_layermerge.recover.training import put_back
+from tests import zoo
+
+
+def plan_of(network: Network, *keys: str) -> list[Candidate]:
+    found = {each.key: each for each in enumerate_candidates(network, kinds=("drop", "merge-all", "merge-subset"))[0]}
+    return [found[key] for key in keys]
+
+
+def merged(network: Network, plan: list[Candidate]) -> ir.Model:
+    return assemble(network, plan, lambda number, candidate, *_: series_of(network, candidate, None))[0]
+
+
+def trained(found: Unmerged, *names: str, seed: int = 0) -> dict[str, np.ndarray]:
+    """Other values for float initializers of these names (all that are not a norm's statistics)."""
+    rng, values = np.random.default_rng(seed), {}
+    for name, held in found.model.graph.initializers.items():
+        array = held.const_value.numpy()
+        taught = not name.endswith((".mean", ".variance", ".var")) and array.dtype.kind == "f"
+        if taught and (name in names or not names):
+            values[str(name)] = array + 0.1 * rng.standard_normal(array.shape)
+    return values
+
+
+def outputs(model: ir.Model, net: zoo.Net, weights: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+    model = model.clone()
+    put_back(model, dict(weights or {}))
+    (found,) = zoo.run(model, zoo.feeds_for(net)).values()
+    return found
+
+
+def net_of() -> tuple[zoo.Net, Network]:
+    """A strided convolution with a skip behind it, all without pads that match, in float64."""
+    net = zoo.Net(seed=2, dtype=np.float64)
+    start = net.relu(net.conv(net.input(shape=("N", 4, 11, 12)), "c0", 4), "r0")
+    value = net.relu(net.conv(start, "c1", 6, stride=2, pads=[1, 0, 1, 2]), "r1")
+    inner = net.relu(net.conv(value, "c2", 6), "r2")
+    value = net.relu(net.add(net.conv(inner, "c3", 6), value, "skip"), "r3")
+    return net, net.network(net.conv(value, "c4", 6, 1))
+
+
+KEYS = ("merge 11x11 c1…skip [111]",)
+
+
+def test_the_merge_is_made_again_of_what_was_learned() -> None:
+    net, network = net_of()
+    plan = plan_of(network, *KEYS)
+    model = merged(network, plan)
+    found = unmerged(network, plan, model)
+    assert found.blocks == KEYS
+    learned = trained(found)
+    assert {"c0.w", "c1.w", "c2.b", "c4.w"} <= set(learned)
+    wanted = outputs(found.model, net, learned)
+    new = merged_weights(network, plan, model, found, learned)
+    got = outputs(model, net, new)
+    assert np.abs(got - outputs(model, net)).max() > 0.1
+    assert np.abs(got - wanted).max() < 1e-12 * np.abs(wanted).max()
+    assert set(new) == {"c0.w", "c0.b", "c4.w", "c4.b", "olm/0.weight", "olm/0.bias"}
+
+
+def test_what_did_not_move_keeps_its_bits() -> None:
+    _, network = net_of()
+    plan = plan_of(network, *KEYS)
+    model = merged(network, plan)
+    found = unmerged(network, plan, model)
+    assert merged_weights(network, plan, model, found, {}) == {}
+    assert set(merged_weights(network, plan, model, found, trained(found, "c0.w"))) == {"c0.w"}
+    assert set(merged_weights(network, plan, model, found, trained(found, "c2.w"))) == {"olm/0.weight", "olm/0.bias"}
+
+
+def test_scales_and_shifts_inside_a_block_are_learned_too() -> None:
+    net = zoo.Net(seed=3, dtype=np.float64)
+    value = net.batch_norm(net.conv(net.input(), "c0", 4), "norm")
+    network = net.network(net.relu(net.conv(value, "c1", 4), "r"))
+    plan = plan_of(network, "merge 5x5 c0…c1 [11]")
+    model = merged(network, plan)
+    found = unmerged(network, plan, model)
+    learned = trained(found, "norm.scale", "norm.shift", "c1.b")
+    assert len(learned) == 3
+    wanted = outputs(found.model, net, learned)
+    got = outputs(model, net, merged_weights(network, plan, model, found, learned))
+    assert np.abs(got - wanted).max() < 1e-12 * np.abs(wanted).max()
+
+
+def test_drops_beside_merges_stay_dropped() -> None:
+    net, last = zoo.residual()
+    network = net.network(last)
+    plan = plan_of(network, "drop c1…r2")
+    model = merged(network, plan)
+    found = unmerged(network, plan, model)
+    assert found.blocks == () and found.sources == {}
+    assert np.array_equal(outputs(found.model, net), outputs(model, net))
+
+
+# --- norms ------------------------------------------------------------------------------------------------------
+
+
+class Exact:
+    """onnxruntime has no convolution in double precision."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return zoo.run(self.model, feeds)
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnx_layermerge.recover._unmerged.Session", Exact)
+
+
+def normed(net: zoo.Net, network: Network, plan: list[Candidate]) -> tuple[ir.Model, Unmerged]:
+    model = merged(network, plan)
+    found = unmerged(network, plan, model)
+    return model, with_norms(found, [zoo.feeds_for(net, 3, seed=seed) for seed in (5, 6)])
+
+
+@pytest.mark.usefixtures("exact")
+def test_norms_change_nothing_but_what_can_be_learned() -> None:
+    net, network = net_of()
+    plan = plan_of(network, *KEYS)
+    model, found = normed(net, network, plan)
+    assert len(found.norms) == 5
+    before, after = outputs(model, net), outputs(found.model, net)
+    assert np.abs(before - after).max() < 1e-12 * np.abs(before).max()
+    names = [node.op_type for node in found.model.graph]
+    assert names.count("BatchNormalization") == 5
+    for norm in found.norms:
+        scale, shift = (found.model.graph.initializers[name].const_value.numpy() for name in (norm.scale, norm.shift))
+        np.testing.assert_allclose(scale**2, norm.variance + 2.0**-17, rtol=1e-12)
+        np.testing.assert_array_equal(shift, norm.mean)
+
+
+@pytest.mark.usefixtures("exact")
+def test_statistics_are_those_of_the_samples() -> None:
+    net, network = net_of()
+    _, found = normed(net, network, plan_of(network, *KEYS))
+    x = np.concatenate([zoo.feeds_for(net, 3, seed=seed)["x"] for seed in (5, 6)])
+    exact = zoo.run(net.proto("c0"), {"x": x})["c0"]
+    (norm,) = (each for each in found.norms if each.weight == "c0.w")
+    np.testing.assert_allclose(norm.mean, exact.mean((0, 2, 3)), rtol=1e-10)
+    np.testing.assert_allclose(norm.variance, exact.var((0, 2, 3)), rtol=1e-10)
+
+
+@pytest.mark.usefixtures("exact")
+def test_norms_are_folded_into_the_convolutions_before_the_merge() -> None:
+    net, network = net_of()
+    plan = plan_of(network, *KEYS)
+    model, found = normed(net, network, plan)
+    learned = trained(found)
+    assert sum(name.endswith(".norm.scale") for name in learned) == 5
+    wanted = outputs(found.model, net, learned)
+    new = merged_weights(network, plan, model, found, learned)
+    assert set(new) == {"c0.w", "c0.b", "c4.w", "c4.b", "olm/0.weight", "olm/0.bias"}
+    assert np.abs(outputs(model, net, new) - wanted).max() < 1e-11 * np.abs(wanted).max()
+    (one,) = (norm for norm in found.norms if norm.weight == "c4.w")
+    assert set(merged_weights(network, plan, model, found, trained(found, one.shift))) == {"c4.w", "c4.b"}
+
+
+def test_only_what_had_a_norm_gets_one_where_the_file_shows_it() -> None:
+    net = zoo.Net(seed=4)
+    first = net.batch_norm(net.conv(net.input(), "c0", 4, bias=False), "n0")
+    second = net.conv(net.relu(first, "r0"), "c1", 4)
+    other = net.batch_norm(net.conv(net.relu(second, "r1"), "c2", 4), "n2")
+    read_twice = net.add(other, net.conv(second, "c3", 4), "sum")
+    assert normed_weights(ir.from_proto(net.proto(read_twice))) == {"c0.w", "c2.w"}
+    network = net.network(read_twice)
+    found = with_norms(unmerged(network, [], network.model), [zoo.feeds_for(net)], {"c1.w", "c0.w"})
+    assert [norm.weight for norm in found.norms] == ["c1.w"]  # c0 has no bias that a folded norm would have left
+
+
+def test_weights_that_two_share_get_no_norm() -> None:
+    net = zoo.Net(seed=4)
+    value = net.relu(net.conv(net.input(), "c0", 4), "r0")
+    twice = net.node("Conv", value, "c0.w", "c0.b", name="c1", pads=[1, 1, 1, 1])
+    network = net.network(twice)
+    found = unmerged(network, [], network.model)
+    assert with_norms(found, [zoo.feeds_for(net)]) is found
+
+
+@pytest.mark.parametrize("name", ["residual", "downsample", "inverted"])
+def test_shared_and_kept_weights_in_single_precision(name: str) -> None:
+    net, last = zoo.ALL[name]()
+    network = net.network(last)
+    for candidate in enumerate_candidates(network, kinds=("merge-all",))[0]:
+        model = merged(network, [candidate])
+        found = unmerged(network, [candidate], model)
+        learned = {name: array.astype(np.float32) for name, array in trained(found).items() if array.size > 1}
+        wanted = outputs(found.model, net, learned)
+        got = outputs(model, net, merged_weights(network, [candidate], model, found, learned))
+        assert np.abs(got - wanted).max() < 1e-4 * np.abs(wanted).max()
