@@ -6,7 +6,7 @@ SPEEDUP ?= 1.5
 # pip's own settings of the machine (mirrors, proxies) apply; nothing here names an index.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help demo test lint messages docs models train bench zoo gpu-check lock clean
+.PHONY: help demo test lint messages docs models train train-ddpm bench zoo gpu-check lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ models: $(VENV)/.torch  ## bring the public models and images into models/ (torc
 
 train: $(VENV)/.torch  ## train the demo network anew (about ten minutes)
 	@$(BIN)/python examples/mnist/train.py
+
+train-ddpm: $(VENV)/.torch  ## train the denoiser of digits anew (about twenty minutes)
+	@$(BIN)/python examples/ddpm/train.py
 
 bench: $(VENV)/.dev  ## the table of the main job (about half an hour)
 	@$(BIN)/python benchmarks/main_job.py
