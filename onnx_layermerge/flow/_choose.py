@@ -20,7 +20,8 @@ import onnx_ir as ir
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import ModelError, TargetError
 from onnx_layermerge.flow._effort import Effort
-from onnx_layermerge.flow._loop import FINE, JOINT, Loop, Plan
+from onnx_layermerge.flow._last_timing import as_written
+from onnx_layermerge.flow._loop import JOINT, Loop, Plan
 from onnx_layermerge.flow._prepare import Prepared, Progress
 from onnx_layermerge.flow._rank import Ranked, judge_of, rank
 from onnx_layermerge.flow._record import blocks_note, kept_note
@@ -30,9 +31,9 @@ from onnx_layermerge.plan import Choice
 from onnx_layermerge.recover import Built
 from onnx_layermerge.report import Rejected
 from onnx_layermerge.rewrite import finish
-from onnx_layermerge.verify import Metric, measured_speedup
+from onnx_layermerge.verify import Metric
 
-__all__ = ["LAST_TIMING", "Case", "Chosen", "Run", "choose", "made"]
+__all__ = ["Case", "Chosen", "Run", "choose", "made"]
 
 # Two sessions of one model differ by about a percent, so plans aim a little above the target; the last resort does not.
 MARGIN = 1.01
@@ -43,8 +44,6 @@ BEYOND = 1.005
 ATTEMPTS = 4
 # A stand-in may lose this much more on validation data, or of the user's metric, than the best plan.
 TOLERATED = 1.25
-# Of what is written, by its very bytes.
-LAST_TIMING = FINE.options
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -130,7 +129,7 @@ def choose(run: Run, bases: Mapping[str, Sequence[Choice]], speedup: float, *, e
             if item.plan.keys in tried:
                 continue
             try:
-                chosen = _finished(run, item)
+                chosen = _finished(run, item, speedup)
             except ModelError as error:  # its structure was fine; with these weights the backend refuses it
                 run.loop.refused, tried[item.plan.keys] = str(error), _rejected(run, item, 0.0, missed=True)
                 continue
@@ -192,7 +191,7 @@ def _much_worse(run: Run, item: Ranked, best: Ranked) -> bool:
     return original - item.score > TOLERATED * max(original - best.score, 0.0)
 
 
-def _finished(run: Run, item: Ranked) -> Chosen:
+def _finished(run: Run, item: Ranked, speedup: float) -> Chosen:
     """The plan's model as it would be written, timed by its very bytes."""
     plan = item.plan
 
@@ -203,15 +202,14 @@ def _finished(run: Run, item: Ranked) -> Chosen:
         }
 
     weights, model = made(run, item, notes)
-    ratio, now = measured_speedup(
+    ratio, now = as_written(
         run.backend,
         run.original,
         model,
         run.prepared.bound,
+        speedup,
         table=run.table,
-        exact=True,
-        progress=lambda done, total, what: run.progress("verify", done, total, what),
-        **LAST_TIMING,
+        progress=lambda *told: run.progress("verify", *told),
     )
     run.loop.best = max(run.loop.best, ratio.low)
     return Chosen(model, plan, item.loss, weights, ratio, now, ())

@@ -15,6 +15,7 @@ from typing import Any
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.errors import ModelError, TargetError
 from onnx_layermerge.flow._in_place import structure
+from onnx_layermerge.flow._last_timing import CLOSELY
 from onnx_layermerge.flow._prepare import Prepared, Progress, quiet
 from onnx_layermerge.flow._timed import Timed
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
@@ -52,7 +53,7 @@ class Timing:
 
 # While plans are drawn, and for the one that is about to be written.
 COARSE = Timing({"cap_s": 6.0, "target_half_width": 0.008}, over=OVERSHOOT, finest=0.004, rounds=10)
-FINE = Timing({"sessions": 3, "cap_s": 30.0, "target_half_width": 0.005}, over=1.004, finest=0.001, rounds=6)
+FINE = Timing(CLOSELY, over=1.004, finest=0.001, rounds=6)
 
 
 @dataclass(frozen=True)

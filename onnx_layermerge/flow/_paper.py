@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from onnx_layermerge.candidates import PAPER
 from onnx_layermerge.errors import TargetError, UsageError
-from onnx_layermerge.flow._choose import LAST_TIMING, Case
+from onnx_layermerge.flow._choose import Case
 from onnx_layermerge.flow._importance import BATCH, Wanted
+from onnx_layermerge.flow._last_timing import as_written
 from onnx_layermerge.flow._search import Found
 from onnx_layermerge.flow._subject import Subject, taken_apart
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
@@ -23,15 +24,12 @@ from onnx_layermerge.flow._weights import Weights
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.recover.training import Options, require_torch, train
 from onnx_layermerge.rewrite import NOTES
-from onnx_layermerge.verify import measured_speedup
 
 __all__ = ["IMPORTANCE_STEPS", "finetuned", "wanted_of", "without_training"]
 
 # A look at what a block does that a network recovers from at once, not a training.
 IMPORTANCE_STEPS = 20
 DEFAULT_MINUTES = 10.0
-# Timings of the trained file before noise is no excuse any more.
-TIMINGS = 3
 
 NO_GAIN = (
     "no weights that were tried in the training of the whole plan are closer to the original on held-out samples than "
@@ -56,6 +54,7 @@ def wanted_of(
     *,
     importance: str | Path | Sequence[str | Path] | None,
     importance_steps: int | None,
+    importance_lr: float | None = None,
     finetune_minutes: float | None = None,
     finetune_steps: int | None = None,
     shard: tuple[int, int] | None = None,
@@ -74,6 +73,7 @@ def wanted_of(
         raise UsageError("--finetune trains on samples of what the model sees; give --calib.")
     lengths = {
         "--importance-steps": importance_steps,
+        "--importance-lr": importance_lr,
         "--finetune-minutes": finetune_minutes,
         "--finetune-steps": finetune_steps,
     }
@@ -87,7 +87,7 @@ def wanted_of(
         raise UsageError("--shard scores a part of the blocks into the file of --importance; name it.")
     require_torch()
     some = IMPORTANCE_STEPS if importance_steps is None else importance_steps
-    return Wanted(some, tuple(map(Path, files)), finetune_minutes, finetune_steps, device, shard)
+    return Wanted(some, tuple(map(Path, files)), finetune_minutes, finetune_steps, device, shard, importance_lr)
 
 
 def finetuned(
@@ -126,6 +126,7 @@ def finetuned(
             "improved": trained.improved,
             "unmerged": len(apart.blocks),
             "importance.steps": wanted.importance_steps,
+            "importance.lr": wanted.importance_lr,
             "held_out.before": trained.start_value,
             "held_out.after": trained.value,
         },
@@ -144,25 +145,22 @@ def _timed(
 ) -> tuple[Ratio, bool]:
     """Speed-up of the trained bytes, and whether it was measured now.
 
-    Nothing that a device's time depends on has changed, so a miss is noise as a rule, and is looked at again.
+    Raises:
+        TargetError: it misses ``speedup``, which is noise as a rule: nothing that a time depends on has changed.
     """
-    best = 0.0
     with LatencyTable.open(profile) as table:
-        for number in range(TIMINGS):
-            ratio, now = measured_speedup(
-                backend,
-                case.original,
-                model,
-                case.prepared.bound,
-                table=table if number == 0 else None,
-                exact=True,
-                progress=lambda done, total, what: case.progress("verify", done, total, what),
-                **LAST_TIMING,
-            )
-            if ratio.low >= speedup:
-                return ratio, now
-            best = max(best, ratio.low)
+        ratio, now = as_written(
+            backend,
+            case.original,
+            model,
+            case.prepared.bound,
+            speedup,
+            table=table,
+            progress=lambda *told: case.progress("verify", *told),
+        )
+    if ratio.low >= speedup:
+        return ratio, now
     raise TargetError(
-        f"the trained model was timed at {best:.2f}× and not at the {speedup:g}× of its plan: run again on an idle "
-        "machine, or ask for a little less; the file of --importance keeps what was learned of blocks."
+        f"the trained model was timed at {ratio.low:.2f}× and not at the {speedup:g}× of its plan: run again on an "
+        "idle machine, or ask for a little less; the file of --importance keeps what was learned of blocks."
     )

@@ -19,7 +19,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_layermerge.errors import DeviceError, PlanError, TargetError
-from onnx_layermerge.flow._choose import LAST_TIMING, Case, Chosen, made
+from onnx_layermerge.flow._choose import Case, Chosen, made
+from onnx_layermerge.flow._last_timing import as_written
 from onnx_layermerge.flow._loop import Plan
 from onnx_layermerge.flow._plan_file import PlanFile, processor, structure_of
 from onnx_layermerge.flow._rank import Ranked
@@ -29,7 +30,7 @@ from onnx_layermerge.flow._timed import Timed
 from onnx_layermerge.graph import to_bytes
 from onnx_layermerge.latency import Backend, Ratio
 from onnx_layermerge.recover import Built, build
-from onnx_layermerge.verify import measured_speedup, outputs_of, quality
+from onnx_layermerge.verify import outputs_of, quality
 
 __all__ = ["follow", "hold", "output_digest", "place_of"]
 
@@ -159,14 +160,14 @@ def _time(
             ) from opened
         said = ELSEWHERE.format(why=str(opened).rstrip("."), ratio=plan.speedup.ratio, device=plan.device)
         return plan.speedup, False, (said,)
-    ratio, now = measured_speedup(
+    ratio, now = as_written(
         opened,
         case.original,
         model,
         case.prepared.bound,
-        exact=True,
-        progress=lambda done, total, what: case.progress("verify", done, total, what),
-        **LAST_TIMING,
+        speedup,
+        table=None,
+        progress=lambda *told: case.progress("verify", *told),
     )
     if not ratio.low >= speedup:
         raise TargetError(

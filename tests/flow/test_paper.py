@@ -155,11 +155,11 @@ def test_every_entry_is_kept_and_a_broken_run_goes_on(
     done: list[str] = []
     entry = _importance._Trial.entry
 
-    def counted(trial: Any, candidate: Any) -> Any:
+    def counted(trial: Any, candidate: Any, rate: float) -> Any:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(candidate.key)
-        return entry(trial, candidate)
+        return entry(trial, candidate, rate)
 
     monkeypatch.setattr(_importance._Trial, "entry", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -168,11 +168,56 @@ def test_every_entry_is_kept_and_a_broken_run_goes_on(
     assert not (tmp_path / "out.onnx").exists()
     before = scores(tmp_path)["entries"]
     again: list[str] = []
-    monkeypatch.setattr(_importance._Trial, "entry", lambda t, c: again.append(c.key) or entry(t, c))
+    monkeypatch.setattr(_importance._Trial, "entry", lambda t, c, rate: again.append(c.key) or entry(t, c, rate))
+    # The rate of those that are known is that of the rest.
+    monkeypatch.setattr(_importance._Trial, "fastest", lambda *given: pytest.fail("it is known"))
     run(tmp_path)
     after = scores(tmp_path)["entries"]
     assert not set(again) & set(done) and set(after) == {*again, *done}
     assert {key: after[key] for key in done} == before
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """Rates of the short trainings, of which 0.01 leaves least."""
+    made: list[float | None] = []
+    off = {0.03: 0.5, 0.01: 0.1, 0.003: 0.2}
+
+    def trained(student: Any, teacher: Any, data: Any, held_out: Any, options: Any) -> SimpleNamespace:
+        made.append(options.rate)
+        before = _importance.quality(outputs_of(teacher, held_out, 16), student, held_out, 16)
+        left = off.get(options.rate, 0.4)
+        return SimpleNamespace(divergence=dataclasses.replace(before, kl=left * before.kl), weights={})
+
+    monkeypatch.setattr(_importance, "train", trained)
+    return made
+
+
+@needs_torch
+def test_the_rate_is_looked_for_once_with_one_block(
+    rates: list[float | None], machine: Machine, tmp_path: Path
+) -> None:
+    run(tmp_path, finetune_steps=1)
+    entries = scores(tmp_path)["entries"]
+    # From the largest on down until a smaller one does worse.
+    assert rates[:3] == [0.03, 0.01, 0.003] and rates[3:] == [0.01] * len(entries)
+    assert {each["rate"] for each in entries.values()} == {0.01}
+
+
+@needs_torch
+def test_a_given_rate_is_not_looked_for(rates: list[float | None], machine: Machine, tmp_path: Path) -> None:
+    run(tmp_path, finetune_steps=1, importance_lr=0.02)
+    assert rates == [0.02] * len(scores(tmp_path)["entries"])
+    (tmp_path / "out.onnx").unlink()
+    refused(tmp_path, DataError, "of another run .--importance-lr differ", importance_lr=0.01)
+    refused(tmp_path, DataError, "of another run .--importance-lr differ")
+
+
+@needs_torch
+@pytest.mark.usefixtures("quick")
+def test_the_smallest_rate_where_none_brings_anything(machine: Machine, tmp_path: Path) -> None:
+    run(tmp_path, finetune_steps=1)
+    assert {each["rate"] for each in scores(tmp_path)["entries"].values()} == {_importance.RATES[-1]}
 
 
 @needs_torch
@@ -242,10 +287,10 @@ def test_a_trained_file_that_times_worse_is_not_written(
         tried.append(table)
         return Ratio(1.1, 1.1, 1.1, 1.1, 1.1, 1.1, 9, "cap"), True
 
-    monkeypatch.setattr(_paper, "measured_speedup", slow)
+    monkeypatch.setattr(_paper, "as_written", slow)
     with pytest.raises(TargetError, match="timed at 1.10× and not at the 1.2×"):
         run(tmp_path, finetune_steps=1)
-    assert len(tried) == 3 and tried[0] is not None and tried[1:] == [None, None]
+    assert len(tried) == 1
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -274,7 +319,11 @@ def test_methods_without_a_training_of_their_own(method: str, machine: Machine, 
 
 
 @pytest.mark.parametrize(
-    "word", [{"importance": "x.json"}, {"importance_steps": 3}, {"finetune_minutes": 1.0}, {"finetune_steps": 3}]
+    "word",
+    [
+        *({"importance": "x.json"}, {"importance_steps": 3}, {"importance_lr": 0.1}),
+        *({"finetune_minutes": 1.0}, {"finetune_steps": 3}),
+    ],
 )
 def test_words_about_a_training_that_was_not_asked_for(word: dict[str, Any], machine: Machine, tmp_path: Path) -> None:
     nothing = {"importance": None, "importance_steps": None, "finetune_steps": None}
@@ -286,7 +335,10 @@ def test_without_samples(machine: Machine, tmp_path: Path) -> None:
     refused(tmp_path, UsageError, "--finetune trains on samples", calib=None)
 
 
-@pytest.mark.parametrize("word", [{"importance_steps": 0}, {"finetune_minutes": math.nan}, {"finetune_steps": -1}])
+@pytest.mark.parametrize(
+    "word",
+    [{"importance_steps": 0}, {"importance_lr": 0.0}, {"finetune_minutes": math.nan}, {"finetune_steps": -1}],
+)
 def test_lengths_that_are_none(word: dict[str, Any], machine: Machine, tmp_path: Path) -> None:
     refused(tmp_path, UsageError, "too small or no number", **word)
 

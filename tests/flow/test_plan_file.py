@@ -231,7 +231,7 @@ def test_without_its_device_what_the_plan_measured_stands(finished: Made, monkey
 
 def test_a_plan_that_is_too_slow_now_says_so(finished: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Ratio(1.38, 1.36, 1.41, 1e-3, 1e-3 / 1.38, 1.38, 40, "precise")
-    monkeypatch.setattr(_replay, "measured_speedup", lambda *_, **__: (slow, True))
+    monkeypatch.setattr(_replay, "as_written", lambda *_, **__: (slow, True))
     with pytest.raises(TargetError, match=r"the plan gives 1\.380× \[1\.360, 1\.410\] here, not surely 1\.4×"):
         finished.again("slow.onnx")
     assert not (finished.folder / "slow.onnx").exists()
