@@ -71,6 +71,7 @@ def compress(
     finetune: bool = False,
     importance: str | Path | Sequence[str | Path] | None = None,
     importance_steps: int | None = None,
+    importance_lr: float | None = None,
     finetune_minutes: float | None = None,
     finetune_steps: int | None = None,
     finetune_device: str = "cpu",
@@ -114,6 +115,7 @@ def compress(
             one of the network with only that block replaced, and the plan is trained whole before it is merged.
         importance: files of the blocks' scores; the first is added to after every block, and need not be there yet.
         importance_steps: steps of the short trainings (20).
+        importance_lr: their largest step relative to the size of a channel's weights; None tries a few with one block.
         finetune_minutes: length of the last training (10, unless ``finetune_steps`` are given).
         finetune_steps: steps of the last training.
         finetune_device: where all of it is trained: "cpu", "cuda" or "cuda:N".
@@ -154,12 +156,14 @@ def compress(
             finetune_device,
             importance=importance,
             importance_steps=importance_steps,
+            importance_lr=importance_lr,
             finetune_minutes=finetune_minutes,
             finetune_steps=finetune_steps,
         )
     else:
         lengths = {"finetune_minutes": finetune_minutes, "finetune_steps": finetune_steps}
-        without_training({"importance": importance, "importance_steps": importance_steps, **lengths})
+        short = {"importance_steps": importance_steps, "importance_lr": importance_lr}
+        without_training({"importance": importance, **short, **lengths})
     if wanted is not None and (plan is not None or lock):
         raise UsageError("--plan and --lock keep what is fitted, not what is trained; leave them or --finetune out.")
     others = [Path(each) for each in (input, target, profile, require_builds) if each is not None]

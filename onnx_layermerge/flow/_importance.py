@@ -11,6 +11,8 @@ losses in which what stays counts nothing; with n = j − i layers in a block,
 
 so a block's loss is n − I: the same plans are best.  A block that is better than the original (I > n) counts as one
 that loses nothing.  The performance is −KL to the original on held-out samples, or the user's own metric.
+
+All blocks are trained at one rate, so that they can be compared, and none of the steps goes into finding it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import onnx_ir as ir
 
 from onnx_layermerge.candidates import Candidate
 from onnx_layermerge.data import Calibration
@@ -32,9 +36,9 @@ from onnx_layermerge.flow._scores import bounded
 from onnx_layermerge.flow._subject import taken_apart
 from onnx_layermerge.flow._timed import Timed
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
-from onnx_layermerge.importance import Score, Scores
+from onnx_layermerge.importance import Divergence, Score, Scores
 from onnx_layermerge.plan import Choice
-from onnx_layermerge.recover.training import Options, put_back, train
+from onnx_layermerge.recover.training import Options, Trained, put_back, train
 from onnx_layermerge.verify import Metric, outputs_of, quality
 
 __all__ = ["BATCH", "BASIS", "Importance", "Wanted", "loss_of", "scored_by_training"]
@@ -43,11 +47,14 @@ BASIS = "importance"
 BATCH = 32
 # Of a short training; each costs a run over the held-out samples.
 LOOKS = 4
+# Tried for a whole short training of one block each, the largest first; networks differ by a factor of a hundred.
+RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked of the training; ``shard`` (number from 1, of how many) computes its part of the entries only."""
+    """What was asked of the training; ``shard`` (number from 1, of how many) computes its part of the entries only.
+    ``importance_lr`` None finds the rate with one block."""
 
     importance_steps: int
     files: tuple[Path, ...]
@@ -55,6 +62,7 @@ class Wanted:
     steps: int | None
     device: str
     shard: tuple[int, int] | None = None
+    importance_lr: float | None = None
 
 
 @dataclass(eq=False)
@@ -132,20 +140,25 @@ def scored_by_training(
             "--shapes": shapes,
             "the data": f"{fit_data.digest()}+{judged.digest()}",
             "--importance-steps": str(wanted.importance_steps),
+            "--importance-lr": "tried" if wanted.importance_lr is None else f"{wanted.importance_lr:g}",
             "--metric": "none" if metric is None else metric.function.source,
             "--seed": str(seed),
         },
         taken,
     )
     trial = _Trial(prepared, fit_data, judged, wanted, metric, seed)
+    rate = files.rate if wanted.importance_lr is None else wanted.importance_lr
     part = [each for each in candidates if _of_shard(prepared, each, wanted.shard)]
     found: dict[str, Entry] = {}
     trained = 0
     for number, candidate in enumerate(part):
         entry = files.get(candidate)
         if entry is None:
+            if rate is None:
+                progress("score", number, len(part), "looking for a rate")
+                rate = trial.fastest(candidates)
             progress("score", number, len(part), f"training with {candidate.key}")
-            entry = trial.entry(candidate)
+            entry = trial.entry(candidate, rate)
             files.add(candidate.key, entry)
             trained += 1
         found[candidate.key] = entry
@@ -179,18 +192,45 @@ class _Trial:
             steps=wanted.importance_steps, batch=BATCH, seed=seed, device=wanted.device, checks=LOOKS
         )
 
-    def entry(self, candidate: Candidate) -> Entry:
-        prepared = self._prepared
-        # What the merge would weigh is of no matter here: it is taken apart at once.
-        model = taken_apart(prepared, [candidate], structure(prepared, [candidate]), None).model
-        before = quality(self._exact, model, self._judged, prepared.batch)
+    def fastest(self, candidates: Sequence[Candidate]) -> float:
+        """The rate that brings the network closest to the original with the block in the middle replaced; the smallest
+        where none brings it closer.  It is the same for every part of the blocks."""
+        # From the middle on outwards, where that block leaves nothing that could be trained.
+        middle = len(candidates) / 2
+        for place in sorted(range(len(candidates)), key=lambda place: abs(place - middle)):
+            model, before = self._replaced(candidates[place])
+            if not math.isfinite(before.kl):
+                continue
+            best, found = before.kl, RATES[-1]
+            for rate in RATES:
+                value = self._trained(model, rate).divergence.kl
+                if value < best:
+                    best, found = value, rate
+                elif best < before.kl:
+                    break
+            return found
+        return RATES[-1]
+
+    def entry(self, candidate: Candidate, rate: float) -> Entry:
+        model, before = self._replaced(candidate)
         if not math.isfinite(before.kl):
-            return Entry(candidate.structure, before, -math.inf, before.kl)
-        own = own_batch(prepared, model)
-        options = replace(self._options, own_batch=own, batch=whole_batch(min(BATCH, len(self._fit)), own))
-        found = train(model, prepared.network.model, self._fit, self._judged, options)
+            return Entry(candidate.structure, before, -math.inf, before.kl, rate)
+        found = self._trained(model, rate)
         gain = -found.divergence.kl
         if self._metric is not None:
             put_back(model, found.weights)
             gain = self._metric.score(model) - self._metric.original
-        return Entry(candidate.structure, found.divergence, gain, before.kl)
+        return Entry(candidate.structure, found.divergence, gain, before.kl, rate)
+
+    def _replaced(self, candidate: Candidate) -> tuple[ir.Model, Divergence]:
+        """The network with the block replaced, before its merge, and how far its outputs lie from the original's."""
+        prepared = self._prepared
+        # What the merge would weigh is of no matter here: it is taken apart at once.
+        model = taken_apart(prepared, [candidate], structure(prepared, [candidate]), None).model
+        return model, quality(self._exact, model, self._judged, prepared.batch)
+
+    def _trained(self, model: ir.Model, rate: float) -> Trained:
+        own = own_batch(self._prepared, model)
+        batch = whole_batch(min(BATCH, len(self._fit)), own)
+        options = replace(self._options, own_batch=own, batch=batch, rate=rate)
+        return train(model, self._prepared.network.model, self._fit, self._judged, options)

@@ -24,13 +24,15 @@ FORMAT = "olm-importance-1"
 
 @dataclass(frozen=True)
 class Entry:
-    """One block after its training: divergence of the outputs, and ``gain``, the performance minus the original's
-    (−∞ where the outputs are not finite); ``untrained`` is the KL before.  ``structure`` is the candidate's."""
+    """One block after its training at ``rate``: divergence of the outputs, and ``gain``, the performance minus the
+    original's (−∞ where the outputs are not finite); ``untrained`` is the KL before.  ``structure`` is the candidate's.
+    """
 
     structure: str
     divergence: Divergence
     gain: float
     untrained: float
+    rate: float
 
 
 @dataclass(eq=False)
@@ -46,6 +48,12 @@ class ImportanceFiles:
         """The candidate's entry, if there is one of the same structure."""
         entry = self.known.get(candidate.key)
         return entry if entry is not None and entry.structure == candidate.structure else None
+
+    @property
+    def rate(self) -> float | None:
+        """The rate that entries were trained at; of several the one of most, the smaller of equals."""
+        rates = sorted(entry.rate for entry in self.known.values())
+        return max(rates, key=rates.count) if rates else None
 
     def add(self, key: str, entry: Entry) -> None:
         """
@@ -106,7 +114,7 @@ def _entry(told: Mapping[str, Any]) -> Entry:
     agreement = math.nan if told["agreement"] is None else float(told["agreement"])
     apart = Divergence(_number(told["kl"]), _number(told["relative"]), agreement)
     gain = -math.inf if told["gain"] is None else float(told["gain"])
-    return Entry(str(told["structure"]), apart, gain, _number(told["untrained"]))
+    return Entry(str(told["structure"]), apart, gain, _number(told["untrained"]), float(told["rate"]))
 
 
 def _told(entry: Entry) -> dict[str, Any]:
@@ -118,6 +126,7 @@ def _told(entry: Entry) -> dict[str, Any]:
         "structure": entry.structure,
         **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
         "agreement": agreement,
+        "rate": entry.rate,
     }
 
 

@@ -59,6 +59,7 @@ def score_shard(
     engines: EngineOptions | None = None,
     effort: str = "normal",
     importance_steps: int | None = None,
+    importance_lr: float | None = None,
     finetune_device: str = "cpu",
     seed: int = 0,
     progress: Progress = quiet,
@@ -78,7 +79,13 @@ def score_shard(
     """
     began = time.monotonic()
     wanted = wanted_of(
-        method, calib, finetune_device, importance=importance, importance_steps=importance_steps, shard=shard
+        method,
+        calib,
+        finetune_device,
+        importance=importance,
+        importance_steps=importance_steps,
+        importance_lr=importance_lr,
+        shard=shard,
     )
     trying = effort_of(effort)
     opened = opened_backend(backend, device, precision, engines)

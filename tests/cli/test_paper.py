@@ -28,6 +28,7 @@ def words(model: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> list[obj
 
 @needs_torch
 def test_a_part_of_the_blocks_and_then_the_rest(words: list[object], model: Path, run) -> None:
+    words += ["--importance-lr", "0.01"]
     part = run(*words, "--shard", "1/2", "--quiet")
     assert part.exit_code == 0, part.output
     assert "part 1 of 2" in part.stdout and "--importance next" in part.stdout

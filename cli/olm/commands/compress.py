@@ -90,6 +90,10 @@ BEYOND = 1.6
     "--importance-steps", type=click.IntRange(1), metavar="N", help="Steps of each short training.  [default: 20]"
 )
 @click.option(
+    "--importance-lr", type=Finite(0), metavar="R",
+    help="Largest step of each short training, as a share of a channel's weights.  [default: tried with one block]",
+)
+@click.option(
     "--shard", type=Shard(), metavar="I/N", help="Score part I of N of the blocks into --importance, and end there."
 )
 @click.option(
