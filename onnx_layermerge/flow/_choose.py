@@ -124,9 +124,7 @@ def choose(run: Run, bases: Mapping[str, Sequence[Choice]], speedup: float, *, e
         )
         # What noise spoils in its trimmed form may do as it was.
         for item in (*_trimmed(run, ranked[: effort.trimmed], bases, speedup), *ranked):
-            if not last and _much_worse(run, item, ranked[0]):
-                break
-            if item.plan.keys in tried:
+            if item.plan.keys in tried or (not last and _much_worse(run, item, ranked[0])):
                 continue
             try:
                 chosen = _finished(run, item, speedup)
@@ -155,7 +153,8 @@ def choose(run: Run, bases: Mapping[str, Sequence[Choice]], speedup: float, *, e
 def _trimmed(
     run: Run, best: Sequence[Ranked], bases: Mapping[str, Sequence[Choice]], speedup: float
 ) -> list[Ranked]:
-    """The best plans, less what they do not need once they are timed closely; built again, the best first."""
+    """The best plans, less what they do not need once they are timed closely where that does no worse once it is built;
+    the best first."""
     judge: Callable[[Plan, int], Ranked] | None = None
     images = 0 if run.fit_data is None else len(run.fit_data)
     found: dict[tuple[str, ...], Ranked] = {}
@@ -171,9 +170,14 @@ def _trimmed(
             gentler = judge(plan, images)
             if run.metric is not None and item.score is not None:
                 gentler = replace(gentler, score=run.metric.score(gentler.built.model))
-            found[plan.keys] = gentler
+            better = min(gentler, item, key=_order)
+            found[better.plan.keys] = better
     run.progress("trim", len(best), len(best), "trimmed")
-    return sorted(found.values(), key=lambda item: (-(item.score or 0.0), item.loss, item.plan.keys))
+    return sorted(found.values(), key=_order)
+
+
+def _order(item: Ranked) -> tuple[float, float, tuple[str, ...]]:
+    return -(item.score or 0.0), item.loss, item.plan.keys
 
 
 def _rejected(run: Run, item: Ranked, speedup: float, *, missed: bool = False) -> Rejected:

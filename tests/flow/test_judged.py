@@ -124,8 +124,9 @@ def test_stand_ins_are_held_to_the_metric(
     ("scores", "losses", "order"),
     [
         ((None, None, None), {"a-": 0.9, "b-": 0.8}, ["b-", "a-", "c"]),
-        ((0.9, 0.89, 0.88), {"a-": 0.1, "b-": 0.2}, ["b-", "c", "a-"]),
+        ((0.9, 0.89, 0.88), {"a-": 0.1, "b-": 0.2}, ["b-", "a", "c"]),
         ((None, None, None), {"a-": 0.9}, ["a-", "b", "c"]),
+        ((None, None, None), {"a-": 1.05, "b-": 0.9}, ["b-", "a", "c"]),
     ],
 )
 def test_trimmed_plans_compete_with_those_that_need_all_they_have(

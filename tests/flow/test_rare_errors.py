@@ -61,6 +61,48 @@ def test_plans_that_were_fast_once_and_not_when_timed_again(monkeypatch: pytest.
         _choose.choose(run, {}, 1.5, effort=effort_of("quick"))
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "losses", "written"),
+    [
+        ((), {"b-": 0.9, "a": 1.0, "b": 1.1}, "b-"),
+        (("b-",), {"b-": 0.9, "a": 1.0, "b": 1.1}, "a"),
+        (("a-",), {"a-": 0.5, "b-": 4.0, "a": 1.0, "b": 4.1}, "a"),
+        (("a-", "a"), {"a-": 0.5, "b-": 1.1, "a": 1.0, "b": 1.2}, "b-"),
+    ],
+    ids=["the best", "the next best", "as it was, before another that is much worse", "whatever stands in"],
+)
+def test_which_plan_stands_in_for_one_that_noise_spoils(
+    spoilt: tuple[str, ...], losses: dict[str, float], written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``spoilt`` miss the target when they are finished; ``NAME-`` is the trimmed form of NAME."""
+    items = {
+        name: SimpleNamespace(
+            plan=SimpleNamespace(keys=(name,), basis="kl", predicted=1.6, measured=SimpleNamespace(ratio=1.6)),
+            loss=loss,
+            score=None,
+        )
+        for name, loss in losses.items()
+    }
+
+    def finished(run: object, item: Any, speedup: float) -> Any:
+        low = 1.4 if item.plan.keys[0] in spoilt else 1.5
+        chosen: Any = _choose.Chosen(
+            item, item.plan, item.loss, SimpleNamespace(), SimpleNamespace(low=low, ratio=low), True, ()  # type: ignore[arg-type]
+        )
+        return chosen
+
+    trimmed, ranked = ([item for name, item in items.items() if ("-" in name) is kind] for kind in (True, False))
+    loop = SimpleNamespace(best=1.6, plans=lambda *_, **__: [item.plan for item in ranked], near=lambda *_, **__: [])
+    words = dict.fromkeys(("prepared", "fit_data", "validation", "progress", "metric"))
+    run: Any = SimpleNamespace(loop=loop, seed=0, losses=dict.fromkeys(losses, 0.1), **words)
+    monkeypatch.setattr(_choose, "rank", lambda *_, **__: ranked)
+    monkeypatch.setattr(_choose, "_trimmed", lambda *_: sorted(trimmed, key=lambda item: item.loss))
+    monkeypatch.setattr(_choose, "_finished", finished)
+    chosen = _choose.choose(run, {}, 1.5, effort=effort_of("normal"))
+    assert chosen.plan.keys == (written,)
+    assert (written,) not in [rejected.blocks for rejected in chosen.rejected]
+
+
 def test_a_plan_that_is_far_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "p.json").write_text("{}")
     monkeypatch.setattr(_plan_file, "_MOST_BYTES", 1)
