@@ -76,7 +76,7 @@ def _product(spec: Row, output: Path, say: Say) -> Row:
     kept = ("basis", "predicted", "recovery", "refitted", "convs_before", "convs_after")
     kept = (*kept, "seconds", "warnings", "timed_blocks")
     detail = {name: told[name] for name in kept if name in told}
-    detail["stages"] = stages.found
+    detail["stages"] = [{"name": name, **stage} for name, stage in stages.found.items()]
     recipes: dict[str, int] = {}
     for block in told["blocks"]:
         recipes[block["recipe"]] = recipes.get(block["recipe"], 0) + 1
