@@ -92,7 +92,7 @@ class Rival:
         self.path = ROOT / NETWORKS[spec["network"]].model
         self.network: Network = read(self.path)
         self.bound = bind_shapes(self.network.inputs, {}, batch=1)
-        self.settings: Row = {"samples": 512, "seed": 0, **spec["settings"]}
+        self.settings: Row = {"samples": 1024, "seed": 0, **spec["settings"]}
         unknown = set(self.settings) - {"samples", "seed"}
         if unknown:
             raise UsageError(f"--set {', '.join(sorted(unknown))} means nothing to {spec['method']}; leave it out.")
@@ -197,7 +197,7 @@ def _refitted(spec: Row, base: Path, output: Path, say: Say) -> Row:
     from refit import ALPHA, refit
 
     original, pruned = read(ROOT / NETWORKS[spec["network"]].model), read(base)
-    settings: Row = {"samples": 512, "seed": 0, **spec["settings"]}
+    settings: Row = {"samples": 1024, "seed": 0, **spec["settings"]}
     data = calibration(original, spec["network"], settings["samples"], settings["seed"])
     model, solved, convs = refit(original, pruned, data, batch=16, seed=settings["seed"], say=say)
     output.write_bytes(model)
