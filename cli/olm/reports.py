@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,13 @@ def report_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def report_targets(reports: Sequence[str], input: str, output: str, others: Iterable[object]) -> list[Path]:
     """Every check of the reports' paths that can be made before minutes of work.
 
-    ``others`` are values of options, some of which name files that the run reads or adds to.
+    ``others`` are values of options, some of which name files that the run reads or adds to, one or several.
     """
     from onnx_layermerge.graph import check_target
 
     places: dict[Path, str] = {}
-    read = {Path(each).resolve() for each in others if isinstance(each, str)}
+    several = [each if isinstance(each, tuple) else (each,) for each in others]
+    read = {Path(each).resolve() for each in chain.from_iterable(several) if isinstance(each, str)}
     for report in reports:
         path = Path(report)
         if path.suffix.lower() not in SUFFIXES:

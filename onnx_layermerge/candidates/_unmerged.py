@@ -206,11 +206,19 @@ class _Nodes:
         if tensor is None:
             raise ValueError(f"'{given.name}' is computed at run time")
         name = str(given.name)
-        held = self.graph.initializers.get(name)
-        if held is None or not _equal(held.const_value, tensor):
-            held = self._registered(name, tensor)
-        self.sources[str(held.name)] = str(given.name)
+        held = self._held(name, tensor) or self._registered(name, tensor)
+        self.sources[str(held.name)] = name
         return held
+
+    def _held(self, name: str, tensor: ir.TensorProtocol) -> ir.Value | None:
+        """The graph's own, or the copy that another merge made: what merges share has to stay one for the training."""
+        first = name
+        while (found := self.graph.initializers.get(name)) is not None:
+            theirs = name != first and name in self.network.model.graph.initializers
+            if not theirs and _equal(found.const_value, tensor):
+                return found
+            name += "'"
+        return None
 
     def _registered(self, name: str, tensor: np.ndarray | ir.TensorProtocol) -> ir.Value:
         while name in self.graph.initializers:

@@ -9,7 +9,7 @@ from onnx_layermerge.flow._finetune import FinetuneReport, finetune
 from onnx_layermerge.flow._inspect import Inspection, inspect
 from onnx_layermerge.flow._plan import FrontierPoint, PlanReport, plan
 from onnx_layermerge.flow._plan_file import PLAN_SCHEMA, PlanFile
-from onnx_layermerge.flow._prepare import Progress
+from onnx_layermerge.flow._prepare import Progress, check_speedup
 from onnx_layermerge.flow._profile import Held, Overview, ProfileReport, overview, profile
 from onnx_layermerge.flow._profiles import (
     diff_tables,
@@ -65,6 +65,7 @@ __all__ = [
     "TablePrune",
     "TableSummary",
     "build_only",
+    "check_speedup",
     "compress",
     "diff",
     "diff_tables",

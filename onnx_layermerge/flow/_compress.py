@@ -50,7 +50,7 @@ def compress(
     calib: object = None,
     val: object = None,
     images: ImageOptions | None = None,
-    samples: int = 512,
+    samples: int = 1024,
     metric: str | Callable[..., float] | None = None,
     decoder: str | Callable[..., Any] | None = None,
     method: str = "olm",
@@ -74,7 +74,7 @@ def compress(
     importance_lr: float | None = None,
     finetune_minutes: float | None = None,
     finetune_steps: int | None = None,
-    finetune_device: str = "cpu",
+    finetune_device: str | None = None,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Report:
@@ -118,7 +118,7 @@ def compress(
         importance_lr: their largest step relative to the size of a channel's weights; None tries a few with one block.
         finetune_minutes: length of the last training (10, unless ``finetune_steps`` are given).
         finetune_steps: steps of the last training.
-        finetune_device: where all of it is trained: "cpu", "cuda" or "cuda:N".
+        finetune_device: where all of it is trained: "cpu" (also None), "cuda" or "cuda:N".
 
     Returns:
         The report; the file at ``output`` is complete.
@@ -163,7 +163,7 @@ def compress(
     else:
         lengths = {"finetune_minutes": finetune_minutes, "finetune_steps": finetune_steps}
         short = {"importance_steps": importance_steps, "importance_lr": importance_lr}
-        without_training({"importance": importance, **short, **lengths})
+        without_training({"importance": importance, **short, **lengths, "finetune_device": finetune_device})
     if wanted is not None and (plan is not None or lock):
         raise UsageError("--plan and --lock keep what is fitted, not what is trained; leave them or --finetune out.")
     others = [Path(each) for each in (input, target, profile, require_builds) if each is not None]

@@ -16,14 +16,14 @@ import onnx_ir as ir
 from onnx_layermerge.data import Calibration, ImageOptions
 from onnx_layermerge.errors import DataError, ModelError, UsageError
 from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
-from onnx_layermerge.flow._subject import Subject, subject_of
+from onnx_layermerge.flow._subject import Subject, lost_by_merging, subject_of
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
 from onnx_layermerge.flow._training_files import training_files
 from onnx_layermerge.flow._training_samples import training_samples
 from onnx_layermerge.graph import Network, bind_shapes, load, network_of, read, to_bytes, write
 from onnx_layermerge.importance import Divergence
 from onnx_layermerge.recover.training import Check, Options, Trained, require_torch, train
-from onnx_layermerge.verify import outputs_of, quality, user_function
+from onnx_layermerge.verify import user_function
 
 __all__ = ["FinetuneReport", "finetune"]
 
@@ -205,6 +205,7 @@ def finetune(
     student.metadata_props[NOTE] = json.dumps(_note(found, name, digest, seed, subject), sort_keys=True)
     if found.process == 0:
         write(student, target)
+    end = _apart(subject, held_out, own or prepared.batch, found)
     return FinetuneReport(
         input=str(input),
         compressed=str(compressed),
@@ -219,7 +220,7 @@ def finetune(
         samples=len(fit),
         held_out=found.judged,
         start=found.start_divergence,
-        end=_apart(subject, held_out, own or prepared.batch, found),
+        end=end,
         start_loss=found.start_value,
         end_loss=found.value,
         improved=found.improved,
@@ -230,7 +231,12 @@ def finetune(
         seconds=round(found.seconds, 3),
         samples_per_s=found.samples_per_s,
         seed=seed,
-        warnings=(*warnings, *subject.warnings, *_said(found, str(compressed), str(output))),
+        warnings=(
+            *warnings,
+            *subject.warnings,
+            *_said(found, str(compressed), str(output)),
+            *lost_by_merging(found.divergence, end),
+        ),
         unmerged=subject.blocks,
         norms=subject.norms,
         process=found.process,
@@ -277,8 +283,7 @@ def _apart(subject: Subject, held_out: Calibration, batch: int, found: Trained) 
     """How far what is written lies from the original: what was merged behind the training is looked at once more."""
     if subject.apart is None or found.process:
         return found.divergence
-    wanted = outputs_of(subject.network.model, held_out, batch)
-    return quality(wanted, subject.compressed, held_out, batch)
+    return subject.after(held_out, batch)
 
 
 # --- features, notes --------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from onnx_layermerge.flow._effort import Effort
 from onnx_layermerge.flow._importance_file import Entry, open_files
 from onnx_layermerge.flow._in_place import structure
 from onnx_layermerge.flow._prepare import Prepared, Progress
+from onnx_layermerge.flow._record import file_digest
 from onnx_layermerge.flow._scores import bounded
 from onnx_layermerge.flow._subject import taken_apart
 from onnx_layermerge.flow._timed import Timed
@@ -39,6 +40,7 @@ from onnx_layermerge.flow._training_batch import own_batch, whole_batch
 from onnx_layermerge.importance import Divergence, Score, Scores
 from onnx_layermerge.plan import Choice
 from onnx_layermerge.recover.training import Options, Trained, put_back, train
+from onnx_layermerge.report import metric_name
 from onnx_layermerge.verify import Metric, outputs_of, quality
 
 __all__ = ["BATCH", "BASIS", "Importance", "Wanted", "loss_of", "scored_by_training"]
@@ -137,11 +139,12 @@ def scored_by_training(
         wanted.files,
         {
             "the model": prepared.network.digest,
-            "--shapes": shapes,
-            "the data": f"{fit_data.digest()}+{judged.digest()}",
+            "--shapes or --batch": shapes,
+            "the data": f"{fit_data.digest()}+{held_out.digest()}",
+            "--effort": f"{len(judged)} samples judge",
             "--importance-steps": str(wanted.importance_steps),
             "--importance-lr": "tried" if wanted.importance_lr is None else f"{wanted.importance_lr:g}",
-            "--metric": "none" if metric is None else metric.function.source,
+            "--metric": "none" if metric is None else _measured_by(metric),
             "--seed": str(seed),
         },
         taken,
@@ -162,8 +165,19 @@ def scored_by_training(
             files.add(candidate.key, entry)
             trained += 1
         found[candidate.key] = entry
+    files.begin()
     progress("score", len(part), len(part), "scored")
     return found, trained
+
+
+def _measured_by(metric: Metric) -> str:
+    """The metric's words, a digest of its file, and what it says of the original, in as many digits as other machines
+    get too: what a script reads shows nowhere else."""
+    source, path = metric.function.source, metric.function.path
+    if path is None and ":" in source:  # NAME:FILE.npz#output
+        path = Path(source.partition(":")[2].partition(".npz")[0] + ".npz")
+    digest = "" if path is None else f" {file_digest(path)}"
+    return f"{metric_name(source)}{digest} {metric.original:.4g}"
 
 
 def _of_shard(prepared: Prepared, candidate: Candidate, shard: tuple[int, int] | None) -> bool:

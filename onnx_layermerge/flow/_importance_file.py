@@ -1,6 +1,7 @@
 """What each block cost in a short training, in a file: written whole after every entry, read from several at once.
 
 So an interrupted run loses one block, and shards that ran on several machines are put together by naming their files.
+What another process wrote meanwhile is kept, as far as it was there when the file was read, just before it is written.
 """
 
 from __future__ import annotations
@@ -51,20 +52,51 @@ class ImportanceFiles:
 
     @property
     def rate(self) -> float | None:
-        """The rate that entries were trained at; of several the one of most, the smaller of equals."""
-        rates = sorted(entry.rate for entry in self.known.values())
-        return max(rates, key=rates.count) if rates else None
+        """The rate that all entries were trained at."""
+        return next((entry.rate for entry in self.known.values()), None)
+
+    def take(self, path: Path, entries: Mapping[str, Entry]) -> None:
+        """Know the entries of the file at ``path`` too; those of a key that is known stay.
+
+        Raises:
+            DataError: they were trained at another rate: losses could not be compared.
+        """
+        rates = sorted({entry.rate for entry in (*self.known.values(), *entries.values())})
+        if len(rates) > 1:
+            shown = " and ".join(f"{rate:g}" for rate in rates)
+            raise DataError(
+                f"{path} has scores of another rate than those beside it ({shown}), and they do not compare: train all "
+                "parts with one --importance-lr, into new files."
+            )
+        self.known = {**entries, **self.known}
+        if path == self.path:
+            self.own = {**entries, **self.own}
 
     def add(self, key: str, entry: Entry) -> None:
         """
         Raises:
             OutputError: the file cannot be written.
+            DataError: another process has put something else there.
         """
         self.known[key] = self.own[key] = entry
         if self.path is not None:
-            entries = {name: _told(each) for name, each in sorted(self.own.items())}
-            told = {"format": FORMAT, "of": dict(self.fingerprint), "entries": entries}
-            write_bytes(self.path, (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
+            if self.path.exists():
+                self.take(self.path, _read(self.path, self.fingerprint))
+            self._write(self.path)
+
+    def begin(self) -> None:
+        """Write the file where there is none: a part without blocks has one as well.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        if self.path is not None and not self.path.exists():
+            self._write(self.path)
+
+    def _write(self, path: Path) -> None:
+        entries = {name: _told(each) for name, each in sorted(self.own.items())}
+        told = {"format": FORMAT, "of": dict(self.fingerprint), "entries": entries}
+        write_bytes(path, (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def open_files(paths: Sequence[Path], fingerprint: Mapping[str, str], taken: Sequence[Path]) -> ImportanceFiles:
@@ -74,7 +106,8 @@ def open_files(paths: Sequence[Path], fingerprint: Mapping[str, str], taken: Seq
     Raises:
         OutputError: the first cannot be written.
         UsageError: it is one of ``taken``.
-        DataError: one is no such file, or was made with something else than ``fingerprint`` says.
+        DataError: one is no such file, or was made with something else than ``fingerprint`` says, or at another rate
+            than the others.
     """
     found = ImportanceFiles(paths[0] if paths else None, fingerprint)
     if paths:
@@ -84,10 +117,7 @@ def open_files(paths: Sequence[Path], fingerprint: Mapping[str, str], taken: Seq
     for number, path in enumerate(paths):
         if number == 0 and not path.exists():
             continue
-        entries = _read(path, fingerprint)
-        found.known.update(entries)
-        if number == 0:
-            found.own.update(entries)
+        found.take(path, _read(path, fingerprint))
     return found
 
 

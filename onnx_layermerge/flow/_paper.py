@@ -18,11 +18,11 @@ from onnx_layermerge.flow._choose import Case
 from onnx_layermerge.flow._importance import BATCH, Wanted
 from onnx_layermerge.flow._last_timing import as_written
 from onnx_layermerge.flow._search import Found
-from onnx_layermerge.flow._subject import Subject, taken_apart
+from onnx_layermerge.flow._subject import Subject, lost_by_merging, taken_apart
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
 from onnx_layermerge.flow._weights import Weights
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
-from onnx_layermerge.recover.training import Options, require_torch, train
+from onnx_layermerge.recover.training import Options, check_device, require_torch, train
 from onnx_layermerge.rewrite import NOTES
 
 __all__ = ["IMPORTANCE_STEPS", "finetuned", "wanted_of", "without_training"]
@@ -50,7 +50,7 @@ def without_training(asked: Mapping[str, object]) -> None:
 def wanted_of(
     method: str,
     calib: object,
-    device: str,
+    device: str | None,
     *,
     importance: str | Path | Sequence[str | Path] | None,
     importance_steps: int | None,
@@ -59,11 +59,11 @@ def wanted_of(
     finetune_steps: int | None = None,
     shard: tuple[int, int] | None = None,
 ) -> Wanted:
-    """What a call asks of the training.
+    """What a call asks of the training; ``device`` None is the CPU.
 
     Raises:
         UsageError: its words make no sense together.
-        DeviceError: torch is not installed.
+        DeviceError: torch is not installed, or the device is not there.
     """
     if method not in PAPER:
         raise UsageError(
@@ -86,6 +86,8 @@ def wanted_of(
     if shard is not None and not files:
         raise UsageError("--shard scores a part of the blocks into the file of --importance; name it.")
     require_torch()
+    device = "cpu" if device is None else device
+    check_device(device, "--finetune-device")
     some = IMPORTANCE_STEPS if importance_steps is None else importance_steps
     return Wanted(some, tuple(map(Path, files)), finetune_minutes, finetune_steps, device, shard, importance_lr)
 
@@ -118,10 +120,17 @@ def finetuned(
         apart.model, prepared.network.model, case.fit_data, case.held_out, options,
         lambda *told: case.progress("train", *told),
     )  # fmt: skip
-    Subject(prepared.network, model, plan, apart).put_back(trained.weights)
+    subject = Subject(prepared.network, model, plan, apart)
+    subject.put_back(trained.weights)
+    said: tuple[str, ...] = () if trained.improved else (NO_GAIN,)
+    said += lost_by_merging(trained.divergence, subject.after(case.held_out, own or prepared.batch))
+    steps = ("finetune",) if trained.improved else ()
+    if steps:
+        model.metadata_props[f"{NOTES}recovery"] = json.dumps(steps)
     model.metadata_props[f"{NOTES}finetune"] = json.dumps(
         {
             "steps": trained.steps,
+            "samples": len(case.fit_data),
             "rate": trained.rate,
             "improved": trained.improved,
             "unmerged": len(apart.blocks),
@@ -132,18 +141,18 @@ def finetuned(
         },
         sort_keys=True,
     )
-    ratio, now = _timed(case, model, backend, profile, speedup)
+    ratio, now = _timed(case, model, backend, profile, speedup, kept=bool(wanted.files))
     built = replace(chosen.weights.judged, model=model)
-    weights = Weights(built, built, len(case.fit_data), ("finetune",) if trained.improved else ())
-    said = () if trained.improved else (NO_GAIN,)
+    # Nothing was fitted, and what is judged is what is written: no sample that decided anything was learned from.
+    weights = Weights(built, built, chosen.weights.samples, steps)
     done = replace(chosen, model=model, weights=weights, speedup=ratio, measured_now=now)
     return replace(found, chosen=done, warnings=(*found.warnings, *said))
 
 
 def _timed(
-    case: Case, model: ir.Model, backend: Backend, profile: str | Path | None, speedup: float
+    case: Case, model: ir.Model, backend: Backend, profile: str | Path | None, speedup: float, *, kept: bool
 ) -> tuple[Ratio, bool]:
-    """Speed-up of the trained bytes, and whether it was measured now.
+    """Speed-up of the trained bytes, and whether it was measured now; ``kept`` if there is a file of scores.
 
     Raises:
         TargetError: it misses ``speedup``, which is noise as a rule: nothing that a time depends on has changed.
@@ -160,7 +169,8 @@ def _timed(
         )
     if ratio.low >= speedup:
         return ratio, now
+    scores = "scores are read from --importance" if kept else "so are those of all blocks, unless --importance is given"
     raise TargetError(
         f"the trained model was timed at {ratio.low:.2f}× and not at the {speedup:g}× of its plan: run again on an "
-        "idle machine, or ask for a little less; the file of --importance keeps what was learned of blocks."
+        f"idle machine, or ask for a little less; the last training is made again then, and {scores}."
     )

@@ -46,7 +46,7 @@ def score_shard(
     calib: object,
     val: object = None,
     images: ImageOptions | None = None,
-    samples: int = 512,
+    samples: int = 1024,
     metric: str | Callable[..., float] | None = None,
     method: str = "layermerge",
     device: str = "cpu",
@@ -60,7 +60,7 @@ def score_shard(
     effort: str = "normal",
     importance_steps: int | None = None,
     importance_lr: float | None = None,
-    finetune_device: str = "cpu",
+    finetune_device: str | None = None,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> ShardReport:

@@ -17,15 +17,27 @@ from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import ModelError, UsageError
 from onnx_layermerge.flow._prepare import Prepared
 from onnx_layermerge.graph import Network, load_runnable
-from onnx_layermerge.recover import Unmerged, merged_weights, normed_weights, unmerged, with_norms
+from onnx_layermerge.importance import Divergence
+from onnx_layermerge.recover import Unmerged, merged_weights, moved_merges, normed_weights, unmerged, with_norms
 from onnx_layermerge.recover.training import put_back
 from onnx_layermerge.rewrite import NOTES
+from onnx_layermerge.verify import outputs_of, quality
 
-__all__ = ["Subject", "planned", "subject_of", "taken_apart"]
+__all__ = ["Subject", "lost_by_merging", "planned", "subject_of", "taken_apart"]
 
 # Samples that a norm's mean and variance are of.
 MEASURED_ON = 256
 NOTHING_MERGED = "no block of {compressed} is a merge, so unmerged it is what it is"
+ALREADY_TRAINED = (
+    "{moved} of {merges} merges in {compressed} were trained since they were made, and what they would be unmerged is"
+    " not known, so these are trained merged: to train all unmerged, give what olm compress wrote without --finetune"
+)
+# What rounding to the file's type, and sums in another order, may do to a merge.
+NEAR, NOTHING = 1.2, 1e-6
+LOST_BY_MERGING = (
+    "merged again the model lies at KL {after:.4g} from the original, and at {before:.4g} as it was trained: the merge"
+    " or the file's type rounds too much of it away, and olm finetune without --unmerged may do better"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +70,11 @@ class Subject:
             weights = merged_weights(self.network, self.plan, self.compressed, self.apart, weights)
         return put_back(self.compressed, weights)
 
+    def after(self, held_out: Calibration, batch: int) -> Divergence:
+        """How far the compressed model, as it is now, lies from the original."""
+        wanted = outputs_of(self.network.model, held_out, batch)
+        return quality(wanted, self.compressed, held_out, batch)
+
 
 def subject_of(
     prepared: Prepared,
@@ -81,13 +98,25 @@ def subject_of(
         raise UsageError("--unmerged takes no model that computes in bfloat16; train it merged, without the option.")
     plan = planned(network, compressed, *names)
     try:
+        moved = moved_merges(network, plan, compressed)
+        plan = [each for each in plan if each.key not in moved]
         found = taken_apart(prepared, plan, compressed, data if norms else None)
     except ValueError as error:
         raise ModelError(
             f"{names[1]} was changed since olm compress wrote it ({error}); compress again, or leave out --unmerged."
         ) from error
-    warnings = () if found.blocks else (NOTHING_MERGED.format(compressed=names[1]),)
+    warnings: tuple[str, ...] = () if found.blocks or moved else (NOTHING_MERGED.format(compressed=names[1]),)
+    if moved:
+        merges = len(moved) + len(found.blocks)
+        warnings = (ALREADY_TRAINED.format(moved=len(moved), merges=merges, compressed=names[1]),)
     return Subject(network, compressed, plan, found, warnings)
+
+
+def lost_by_merging(before: Divergence, after: Divergence) -> tuple[str, ...]:
+    """A warning where the merged model is clearly further from the original than the one that was trained."""
+    if after.kl <= NEAR * before.kl + NOTHING:
+        return ()
+    return (LOST_BY_MERGING.format(before=before.kl, after=after.kl),)
 
 
 def taken_apart(

@@ -3,7 +3,14 @@
 from onnx_layermerge.recover._build import Built, assemble, build
 from onnx_layermerge.recover._refit import refit
 from onnx_layermerge.recover._tune import tuned
-from onnx_layermerge.recover._unmerged import Unmerged, merged_weights, normed_weights, unmerged, with_norms
+from onnx_layermerge.recover._unmerged import (
+    Unmerged,
+    merged_weights,
+    moved_merges,
+    normed_weights,
+    unmerged,
+    with_norms,
+)
 
 __all__ = [
     "Built",
@@ -11,6 +18,7 @@ __all__ = [
     "assemble",
     "build",
     "merged_weights",
+    "moved_merges",
     "normed_weights",
     "refit",
     "tuned",

@@ -22,10 +22,12 @@ from onnx_layermerge.fit import series_of
 from onnx_layermerge.graph import Network, Session, extract, network_of, sweep
 from onnx_layermerge.merge import AffineConv
 
-__all__ = ["Norm", "Unmerged", "merged_weights", "normed_weights", "unmerged", "with_norms"]
+__all__ = ["Norm", "Unmerged", "merged_weights", "moved_merges", "normed_weights", "unmerged", "with_norms"]
 
 MERGE = "merge"
 EPSILON = 2.0**-17  # every float type holds it exactly
+# Of a kernel's largest weight: sums in double precision differ by less in another order, as another machine makes them.
+ROUNDING = 1e-12
 Arrays = dict[str, np.ndarray]
 
 
@@ -43,8 +45,8 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Unmerged:
-    """``model`` computes what the merged one does.  ``blocks`` are the keys of what was taken apart, ``sources`` names
-    for each initializer of these blocks the network's own."""
+    """``model`` computes what the merged one does where its merges are those of the network's weights.  ``blocks`` are
+    the keys of what was taken apart, ``sources`` names for each initializer of these blocks the network's own."""
 
     model: ir.Model
     blocks: tuple[str, ...]
@@ -54,6 +56,8 @@ class Unmerged:
 
 def unmerged(network: Network, plan: Sequence[Candidate], merged: ir.Model) -> Unmerged:
     """A copy of ``merged``, where the blocks of ``plan`` stand for parts of ``network``, with its merges taken apart.
+
+    The parts have the network's weights, whatever the merged convolutions have: see ``moved_merges``.
 
     Raises:
         ValueError: the end of a merge is no convolution of that merge's shape in ``merged``.
@@ -85,6 +89,36 @@ def merged_node(model: ir.Model, candidate: Candidate) -> ir.Node:
     if node is None or weight is None or tuple(weight.shape) != candidate.stage.weight_shape:
         raise ValueError(f"{candidate.key} is not where it was")
     return node
+
+
+def moved_merges(network: Network, plan: Sequence[Candidate], merged: ir.Model) -> tuple[str, ...]:
+    """Keys of the merges whose convolution in ``merged`` has other weights than the network's make, by more than their
+    rounding: a training moved them, and no parts are known that would give them.
+
+    Raises:
+        ValueError: as of ``merged_node``.
+    """
+    found = []
+    for candidate in plan:
+        if candidate.recipe != MERGE:
+            continue
+        node = merged_node(merged, candidate)
+        ((conv, _),) = series_of(network, candidate, None)
+        for given, made in zip(node.inputs[1:], (conv.weight, conv.bias), strict=False):
+            held = None if given is None else ir.convenience.get_const_tensor(given)
+            if held is not None and made is not None and not _rounded(held.numpy(), made):
+                found.append(candidate.key)
+                break
+    return tuple(found)
+
+
+def _rounded(held: np.ndarray, made: np.ndarray) -> bool:
+    """Whether ``held`` is ``made`` in its own type, to the last place."""
+    exact, kept = made.astype(np.float64).ravel(), held.astype(np.float64).ravel()
+    if exact.shape != kept.shape:
+        return False
+    allowed = np.spacing(np.abs(held).ravel()).astype(np.float64) + ROUNDING * np.abs(exact).max(initial=0.0)
+    return bool((np.abs(exact - kept) <= allowed).all())
 
 
 def _stand_in(graph: ir.Graph, behind: ir.Node, nodes: Sequence[ir.Node], target: ir.Value, value: ir.Value) -> None:

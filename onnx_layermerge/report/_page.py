@@ -200,6 +200,8 @@ def _kept(report: Report) -> Content:
     if report.refitted:
         moved = counted(len(report.refitted), "kept convolution")
         rest = f"The weights of {moved} moved along, those of all others are {others}:"
+    elif "finetune" in report.recovery:
+        rest = "The training reached every layer, not only the blocks: no weight has to be what it was."
     return el(
         "section",
         el("h2", "Finishing the weights"),

@@ -102,13 +102,14 @@ class Report:
     alone, and decoded by the user; None or empty when no data were given.  ``metric`` is the user's own of both models,
     ``fits`` whether the fits know their own samples better than others (None: nothing was fitted).  The weights in the
     file come from fits that were given ``fitted_on`` samples (0: nothing was fitted), those that were compared from
-    fits on ``judged_on``, which have not seen the held-out ones.  ``recovery`` says what was done
-    beside the fits ("refit", "tune", "finetune"), ``refitted`` names the kept convolutions whose weights that changed;
-    all others outside ``blocks`` are, bit for bit, those of the prepared input, in which norms and scales are folded
-    into convolutions; the file's own only where nothing was folded into them.  ``expected`` is the Σ of what the
-    blocks cost alone, ``divergence`` what the built plan did to the outputs where plans were compared, before
-    ``recovery``, as of the rejected ones.  ``points`` and ``drop_only`` are the frontier of all replacements and of
-    drops alone, ``before`` and ``after`` the networks as lines, ``command`` the words after ``olm``, where a command
+    fits on ``judged_on``, which have not seen the held-out ones.  ``recovery`` says what was done beside the fits
+    ("refit", "tune", "finetune"), ``refitted`` names the kept convolutions whose weights the first two changed;
+    "finetune" trains all weights there are, on samples that ``fitted_on`` does not count, and any of them may be
+    another.  Without it all others outside ``blocks`` are, bit for bit, those of the prepared input, in which norms and
+    scales are folded into convolutions; the file's own only where nothing was folded into them.  ``expected`` is the Σ
+    of what the blocks cost alone, ``divergence`` what the built plan did to the outputs where plans were compared,
+    before ``recovery``, as of the rejected ones.  ``points`` and ``drop_only`` are the frontier of all replacements and
+    of drops alone, ``before`` and ``after`` the networks as lines, ``command`` the words after ``olm``, where a command
     line was used, ``plan`` the file of the plan that was followed ("": none; where one was, and the speed-up was not
     ``measured_now``, it is the plan's), ``schema`` the name of this form.
     """

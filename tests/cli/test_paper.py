@@ -26,14 +26,21 @@ def words(model: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> list[obj
     ]
 
 
+def without(words: list[object], option: str) -> list[object]:
+    """All but the option and its value."""
+    place = words.index(option)
+    return words[:place] + words[place + 2 :]
+
+
 @needs_torch
 def test_a_part_of_the_blocks_and_then_the_rest(words: list[object], model: Path, run) -> None:
     words += ["--importance-lr", "0.01"]
-    part = run(*words, "--shard", "1/2", "--quiet")
+    scoring = without(words, "--finetune-steps")
+    part = run(*scoring, "--shard", "1/2", "--quiet")
     assert part.exit_code == 0, part.output
     assert "part 1 of 2" in part.stdout and "--importance next" in part.stdout
     assert not Path(str(words[2])).exists()
-    told = json.loads(run(*words, "--shard", "1/2", "--json").stdout)
+    told = json.loads(run(*scoring, "--shard", "1/2", "--json").stdout)
     assert told["trained"] == 0 and told["blocks"] > 0 and told["shard"] == [1, 2]
     whole = run(*words, "--json", "--quiet")
     report = json.loads(whole.stdout)
@@ -53,6 +60,37 @@ def test_a_part_of_the_blocks_and_then_the_rest(words: list[object], model: Path
 def test_a_part_without_a_training(words: list[object], run) -> None:
     result = run(*(word for word in words if word != "--finetune"), "--shard", "1/2")
     assert result.exit_code == 2 and "--shard is a part of the work of --finetune" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--report", "r.html"), ("--plan", "p.json"), ("--lock",), ("--finetune-minutes", 1), ("--finetune-steps", 1)],
+)
+def test_a_part_has_nothing_else(more: tuple[object, ...], words: list[object], model: Path, run) -> None:
+    result = run(*without(words, "--finetune-steps"), "--shard", "1/2", *more)
+    assert result.exit_code == 2 and f"leaves nothing for {more[0]}; leave that out" in result.stderr
+    assert not (model.parent / "a.json").exists()
+
+
+def test_a_part_is_of_a_speed_up_that_makes_sense(words: list[object], run) -> None:
+    result = run(*without(words, "--finetune-steps"), "--shard", "1/2", "--speedup", 0.5)
+    assert result.exit_code == 2 and "--speedup 0.5 makes no sense" in result.stderr
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_report_over_scores(place: int, words: list[object], model: Path, run) -> None:
+    files = [model.parent / "a.json", model.parent / "b.json"]
+    files[place].write_text("scores")
+    result = run(*words, "--importance", files[1], "--report", files[place])
+    assert result.exit_code == 2 and "is a file that this run works with" in result.stderr
+    assert files[place].read_text() == "scores"
+
+
+def test_where_nothing_is_trained(words: list[object], run) -> None:
+    for option in ("--importance", "--importance-steps", "--finetune-steps"):
+        words = without(words, option)
+    result = run(*(word for word in words if word != "--finetune"), "--finetune-device", "cpu")
+    assert result.exit_code == 2 and "--finetune-device is about the training of --finetune" in result.stderr
 
 
 def test_a_method_without_a_training(words: list[object], run) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,14 +18,15 @@ import onnx
 import pytest
 
 from onnx_layermerge import DataError, DeviceError, OlmError, OutputError, Report, TargetError, UsageError, compress
-from onnx_layermerge.flow import _importance, _paper, score_shard
+from onnx_layermerge.flow import ShardReport, _importance, _paper, _subject, score_shard
 from onnx_layermerge.flow._importance import loss_of
+from onnx_layermerge.graph import read
 from onnx_layermerge.latency import Ratio
 from onnx_layermerge.recover import training
-from onnx_layermerge.verify import outputs_of
+from onnx_layermerge.verify import metric_of, outputs_of
 from tests import zoo
 from tests.flow import jobs
-from tests.machine import Machine
+from tests.machine import Machine, install
 
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="fine-tuning is an extra: torch is not installed")
 
@@ -50,6 +52,30 @@ def net() -> tuple[zoo.Net, str]:
     for number in range(2):
         value = made.relu(made.conv(value, f"e{number}", 6), f"f{number}")
     return made, jobs.blocks(made, value, 2, 6, 12)
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A table that knows every time of ``net``; what a machine takes is no test's of these."""
+    folder = tmp_path_factory.mktemp("timed")
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch)
+        for method in ("layermerge", "layeronly"):
+            run(folder, method=method, finetune=False, importance=None, importance_steps=None, finetune_steps=None)
+    return (folder / "table.json").read_bytes()
+
+
+@pytest.fixture
+def machine(machine: Machine, timed: bytes, tmp_path: Path) -> Machine:
+    (tmp_path / "table.json").write_bytes(timed)
+    return machine
+
+
+def scored(folder: Path, name: str = "scores.json", **options: Any) -> ShardReport:
+    """All scores, and nothing else."""
+    made, path = jobs.save(net, folder)
+    words = {"calib": jobs.samples(made, 48), "profile": folder / "table.json", "importance_steps": 4, "shard": (1, 1)}
+    return score_shard(path, importance=folder / name, **{**words, **options})
 
 
 def run(folder: Path, name: str = "out.onnx", **options: Any) -> Report:
@@ -125,6 +151,8 @@ def test_from_file_to_a_trained_file(
     props = {each.key: each.value for each in made.metadata_props}
     note = json.loads(props["olm.finetune"])
     assert note["improved"] and note["steps"] == 12 and note["importance.steps"] == 4
+    assert json.loads(props["olm.recovery"]) == ["finetune"]
+    assert report.fits is None and report.fitted_on == report.judged_on == 0  # nothing was fitted
     assert json.loads(props["olm.plan"]) == [block.name for block in report.blocks]
     assert "train" in report.seconds
     entries = scores(tmp_path)["entries"].values()
@@ -139,7 +167,7 @@ def test_from_file_to_a_trained_file(
 @needs_torch
 @pytest.mark.usefixtures("quick")
 def test_depth_keeps_every_convolution_and_layeronly_every_activation(machine: Machine, tmp_path: Path) -> None:
-    report = run(tmp_path, method="depth", finetune_steps=1)
+    scored(tmp_path, method="depth")
     assert all(set(key.partition("[")[2].rstrip("]")) == {"1"} for key in scores(tmp_path)["entries"])
     report = run(tmp_path, method="layeronly", finetune_steps=1, importance=None)
     made, before = (onnx.load(tmp_path / name) for name in ("out.onnx", "in.onnx"))
@@ -197,7 +225,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
 def test_the_rate_is_looked_for_once_with_one_block(
     rates: list[float | None], machine: Machine, tmp_path: Path
 ) -> None:
-    run(tmp_path, finetune_steps=1)
+    scored(tmp_path)
     entries = scores(tmp_path)["entries"]
     # From the largest on down until a smaller one does worse.
     assert rates[:3] == [0.03, 0.01, 0.003] and rates[3:] == [0.01] * len(entries)
@@ -206,9 +234,8 @@ def test_the_rate_is_looked_for_once_with_one_block(
 
 @needs_torch
 def test_a_given_rate_is_not_looked_for(rates: list[float | None], machine: Machine, tmp_path: Path) -> None:
-    run(tmp_path, finetune_steps=1, importance_lr=0.02)
+    scored(tmp_path, importance_lr=0.02)
     assert rates == [0.02] * len(scores(tmp_path)["entries"])
-    (tmp_path / "out.onnx").unlink()
     refused(tmp_path, DataError, "of another run .--importance-lr differ", importance_lr=0.01)
     refused(tmp_path, DataError, "of another run .--importance-lr differ")
 
@@ -216,7 +243,7 @@ def test_a_given_rate_is_not_looked_for(rates: list[float | None], machine: Mach
 @needs_torch
 @pytest.mark.usefixtures("quick")
 def test_the_smallest_rate_where_none_brings_anything(machine: Machine, tmp_path: Path) -> None:
-    run(tmp_path, finetune_steps=1)
+    scored(tmp_path)
     assert {each["rate"] for each in scores(tmp_path)["entries"].values()} == {_importance.RATES[-1]}
 
 
@@ -233,10 +260,12 @@ def test_shards_together_are_the_whole(machine: Machine, tmp_path: Path, monkeyp
     assert score_shard(path, importance=tmp_path / "1.json", shard=(1, 2), **words).trained == 0
     parts = [scores(tmp_path, f"{number}.json")["entries"] for number in (1, 2)]
     assert not set(parts[0]) & set(parts[1])
+    none = score_shard(path, importance=tmp_path / "none.json", shard=(1, 1000), **words)
+    assert none.blocks == 0 and scores(tmp_path, "none.json")["entries"] == {}
     with monkeypatch.context() as patch:
         patch.setattr(_importance._Trial, "entry", lambda *given: pytest.fail("it is known"))
-        report = run(tmp_path, importance=[tmp_path / "all.json", tmp_path / "1.json", tmp_path / "2.json"],
-                     **ends)  # fmt: skip
+        files = [tmp_path / f"{name}.json" for name in ("all", "1", "none", "2")]
+        report = run(tmp_path, importance=files, **ends)
     whole = run(tmp_path, "whole.onnx", importance=None, **ends)
     assert [block.name for block in report.blocks] == [block.name for block in whole.blocks]
     assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
@@ -251,7 +280,7 @@ def test_the_users_metric_is_the_performance(machine: Machine, tmp_path: Path) -
     def metric(model: Any) -> float:
         return float(model(feeds)["scores"][:, 0].mean())
 
-    run(tmp_path, metric=metric, finetune_steps=1)
+    scored(tmp_path, metric=metric)
     entries = scores(tmp_path)["entries"].values()
     assert any(each["gain"] > 0 for each in entries) and all(abs(each["gain"] + each["kl"]) > 0 for each in entries)
 
@@ -288,10 +317,12 @@ def test_a_trained_file_that_times_worse_is_not_written(
         return Ratio(1.1, 1.1, 1.1, 1.1, 1.1, 1.1, 9, "cap"), True
 
     monkeypatch.setattr(_paper, "as_written", slow)
-    with pytest.raises(TargetError, match="timed at 1.10× and not at the 1.2×"):
+    with pytest.raises(TargetError, match="timed at 1.10× and not at the 1.2×.*and scores are read from --importance"):
         run(tmp_path, finetune_steps=1)
     assert len(tried) == 1
     assert not (tmp_path / "out.onnx").exists()
+    with pytest.raises(TargetError, match="so are those of all blocks, unless --importance is given"):
+        run(tmp_path, finetune_steps=1, importance=None)
 
 
 @needs_torch
@@ -300,6 +331,8 @@ def test_a_training_without_gain_says_so(machine: Machine, tmp_path: Path, monke
     train = _paper.train
     monkeypatch.setattr(_paper, "train", lambda *given: dataclasses.replace(train(*given), weights={}))
     report = run(tmp_path, finetune_steps=1)
+    props = {each.key for each in onnx.load(tmp_path / "out.onnx").metadata_props}
+    assert "olm.recovery" not in props and "olm.finetune" in props
     assert report.recovery == () and any("no weights that were tried" in warning for warning in report.warnings)
 
 
@@ -322,7 +355,7 @@ def test_methods_without_a_training_of_their_own(method: str, machine: Machine, 
     "word",
     [
         *({"importance": "x.json"}, {"importance_steps": 3}, {"importance_lr": 0.1}),
-        *({"finetune_minutes": 1.0}, {"finetune_steps": 3}),
+        *({"finetune_minutes": 1.0}, {"finetune_steps": 3}, {"finetune_device": "cpu"}),
     ],
 )
 def test_words_about_a_training_that_was_not_asked_for(word: dict[str, Any], machine: Machine, tmp_path: Path) -> None:
@@ -354,6 +387,19 @@ def test_a_missing_torch_is_said_at_once(machine: Machine, tmp_path: Path, monke
     refused(tmp_path, DeviceError, "needs PyTorch")
 
 
+@needs_torch
+@pytest.mark.parametrize(("device", "match"), [("cuda", "is not available"), ("tpu", "unknown"), ("meta", "is none")])
+def test_a_device_that_is_none_is_said_at_once(
+    device: str, match: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch  # noqa: TID251
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    error = DeviceError if device == "cuda" else UsageError
+    refused(tmp_path, error, f"^--finetune-device {device} .*{match}", finetune_device=device, importance=None)
+    assert machine.built == 0
+
+
 @pytest.mark.parametrize("shard", [(0, 2), (3, 2)])
 def test_parts_that_are_none(shard: tuple[int, int], machine: Machine, tmp_path: Path) -> None:
     made, path = jobs.save(net, tmp_path)
@@ -370,14 +416,72 @@ def test_a_part_needs_a_file(machine: Machine, tmp_path: Path) -> None:
 @needs_torch
 @pytest.mark.usefixtures("quick")
 def test_a_file_of_another_run(machine: Machine, tmp_path: Path) -> None:
-    run(tmp_path, finetune_steps=1)
-    (tmp_path / "out.onnx").unlink()
+    scored(tmp_path, shard=(1, 4))
     refused(tmp_path, DataError, "of another run .*--importance-steps", importance_steps=5)
     refused(tmp_path, DataError, "of another run .*--seed", seed=1)
+    refused(tmp_path, DataError, "of another run .--shapes or --batch differ", batch=2)
     held = scores(tmp_path)
     held["of"]["the model"] = "0" * 64
     (tmp_path / "scores.json").write_text(json.dumps(held))
     refused(tmp_path, DataError, "of another run .the model differ")
+
+
+@needs_torch
+@pytest.mark.usefixtures("quick")
+def test_another_effort_judges_by_other_samples(machine: Machine, tmp_path: Path) -> None:
+    calib = jobs.samples(net()[0], 180)
+    assert scored(tmp_path, calib=calib, shard=(1, 4)).trained > 0
+    with pytest.raises(DataError, match=r"of another run \(--effort differ"):
+        scored(tmp_path, calib=calib, shard=(1, 4), effort="quick")
+
+
+def test_another_metric_of_the_same_name(tmp_path: Path) -> None:
+    """The words stay: the script is another one, its data are, or the file of a built-in metric is."""
+    made, path = jobs.save(net, tmp_path)
+    network, script, store = read(path), tmp_path / "m.py", tmp_path / "m.npz"
+
+    def told(metric: Any) -> str:
+        return _importance._measured_by(metric_of(metric, network, 1))
+
+    def written(number: str) -> str:
+        script.write_text(f"def f(run):\n    return {number}\n")
+        return f"{script}:f"
+
+    first = told(written("0.5"))
+    (tmp_path / "moved").mkdir()
+    elsewhere = shutil.copy(script, tmp_path / "moved")
+    assert told(f"{elsewhere}:f") == first  # as it may lie on another machine
+    assert told(written(" 0.5")) != first
+    assert told(lambda run: 0.5) == told(lambda run: 0.50001) != told(lambda run: 0.25)
+    files = []
+    for seed in (0, 1):
+        np.savez(store, **jobs.samples(made, 8, seed=seed))
+        files.append(told(f"agreement:{store}#scores"))
+    assert files[0] != files[1]
+
+
+@needs_torch
+@pytest.mark.usefixtures("quick")
+def test_scores_are_of_one_metric(machine: Machine, tmp_path: Path) -> None:
+    worth = [0.5]
+    scored(tmp_path, metric=lambda model: worth[0], shard=(1, 4))
+    worth[0] = 0.25
+    with pytest.raises(DataError, match=r"of another run \(--metric differ"):
+        scored(tmp_path, metric=lambda model: worth[0], shard=(1, 4))
+
+
+@needs_torch
+@pytest.mark.usefixtures("quick")
+def test_what_is_lost_by_the_merge_is_a_warning(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merged = _subject.merged_weights
+
+    def spoilt(*given: Any) -> dict[str, np.ndarray]:
+        return {name: 1.5 * array for name, array in merged(*given).items()}
+
+    monkeypatch.setattr(_subject, "merged_weights", spoilt)
+    assert any("merged again the model lies at KL" in each for each in run(tmp_path, finetune_steps=4).warnings)
 
 
 @needs_torch

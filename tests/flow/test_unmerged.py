@@ -16,6 +16,7 @@ from onnx import numpy_helper
 import onnx_layermerge as olm
 from onnx_layermerge.candidates import METHODS, enumerate_candidates
 from onnx_layermerge.fit import series_of
+from onnx_layermerge.flow import _subject
 from onnx_layermerge.graph import read, write
 from onnx_layermerge.recover import assemble
 from onnx_layermerge.rewrite import finish
@@ -143,6 +144,42 @@ def test_a_checkpoint_is_of_the_unmerged_training(desk: Path) -> None:
     tuned(desk, steps=2, checkpoint=desk / "state.npz", checkpoint_minutes=1e-9)
     with pytest.raises(olm.DataError, match="the compressed model"):
         tuned(desk, steps=2, checkpoint=desk / "state.npz", resume=True, unmerged=False)
+
+
+def test_merges_that_were_trained_stay_as_they_are(desk: Path) -> None:
+    """What they would be unmerged is not known: beginning again would throw away what was learned."""
+    first = tuned(desk)
+    (desk / "out.onnx").replace(desk / "small.onnx")
+    again = tuned(desk, steps=2)
+    assert again.unmerged == () and again.start.kl == pytest.approx(first.end.kl, rel=1e-6)
+    (said,) = (each for each in again.warnings if "were trained since" in each)
+    assert said.startswith("1 of 1 merges") and not any("no block of" in each for each in again.warnings)
+    assert "olm/0.weight" in again.changed or not again.improved
+
+
+def test_only_merges_that_were_not_trained_are_taken_apart(desk: Path) -> None:
+    behind = "merge 7x7 c3…c4 [11]"
+    compressed(desk, MERGED, behind)
+    model = onnx.load(desk / "small.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name == "olm/1.weight":
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(1.001) * numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, desk / "small.onnx")
+    report = tuned(desk)
+    assert report.unmerged == (MERGED,) and any("1 of 2 merges" in each for each in report.warnings)
+    assert {"olm/0.weight", "olm/1.weight"} <= set(report.changed)
+    assert report.end.kl == pytest.approx(report.end_loss, rel=1e-4)
+
+
+def test_what_is_lost_by_the_merge_is_a_warning(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("merged again" in each for each in tuned(desk, steps=2).warnings)
+    merged = _subject.merged_weights
+
+    def spoilt(*given: Any) -> dict[str, np.ndarray]:
+        return {name: 1.5 * array for name, array in merged(*given).items()}
+
+    monkeypatch.setattr(_subject, "merged_weights", spoilt)
+    assert any("merged again the model lies at KL" in each for each in tuned(desk).warnings)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

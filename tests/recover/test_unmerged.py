@@ -11,7 +11,15 @@ import pytest
 from onnx_layermerge.candidates import Candidate, enumerate_candidates
 from onnx_layermerge.fit import series_of
 from onnx_layermerge.graph import Network
-from onnx_layermerge.recover import Unmerged, assemble, merged_weights, normed_weights, unmerged, with_norms
+from onnx_layermerge.recover import (
+    Unmerged,
+    assemble,
+    merged_weights,
+    moved_merges,
+    normed_weights,
+    unmerged,
+    with_norms,
+)
 from onnx_layermerge.recover.training import put_back
 from tests import zoo
 
@@ -104,6 +112,75 @@ def test_drops_beside_merges_stay_dropped() -> None:
     found = unmerged(network, plan, model)
     assert found.blocks == () and found.sources == {}
     assert np.array_equal(outputs(found.model, net), outputs(model, net))
+
+
+# --- merges that were trained, weights that are shared ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "far"), [(np.float16, 3), (np.float32, 3), (np.float64, 2**20)])
+def test_a_merge_that_was_trained_is_known(dtype: type, far: int) -> None:
+    """The merge of the network's own weights is one whatever its last bit is; a small step further it is not."""
+    net = zoo.Net(seed=6, dtype=dtype)
+    start = net.relu(net.conv(net.input(shape=("N", 3, 6, 6)), "c0", 4), "r0")
+    inner = net.relu(net.conv(start, "c1", 4), "r1")
+    network = net.network(net.relu(net.add(net.conv(inner, "c2", 4), start, "skip"), "r2"))
+    plan = plan_of(network, "merge 5x5 c1…skip [11]")
+    model = merged(network, plan)
+    assert moved_merges(network, plan, model) == ()
+    for name in ("olm/0.weight", "olm/0.bias"):
+        value = model.graph.initializers[name]
+        given = value.const_value.numpy()
+        place = np.unravel_index(np.abs(given).argmax(), given.shape)
+        for places, moved in ((1, ()), (far, (plan[0].key,))):
+            other = given.copy()
+            other[place] += places * np.spacing(other[place])
+            value.const_value = ir.tensor(other, name=name)
+            assert moved_merges(network, plan, model) == moved, (name, places)
+        value.const_value = ir.tensor(given, name=name)
+
+
+def shared() -> tuple[zoo.Net, Network]:
+    """Two blocks that read one weight, which a convolution behind them reads as well."""
+    net = zoo.Net(seed=6, dtype=np.float64)
+    value = net.relu(net.conv(net.input(shape=("N", 3, 8, 8)), "c0", 6), "r0")
+    for name in "de":
+        inner = net.relu(net.node("Conv", value, "w", name=f"{name}1", pads=[1] * 4), f"{name}r")
+        value = net.relu(net.add(net.conv(inner, f"{name}2", 6), value, f"{name}s"), f"{name}t")
+    net.weights["w"] = net.rng.standard_normal((6, 6, 3, 3)) / 8
+    return net, net.network(net.node("Conv", value, "w", name="last", pads=[1] * 4))
+
+
+@pytest.mark.parametrize("refitted", [False, True])
+def test_what_merges_share_is_learned_once(refitted: bool) -> None:
+    """Also where a kept convolution has other numbers under that name: those are its own then."""
+    net, network = shared()
+    plan = plan_of(network, "merge 5x5 d1…ds [11]", "merge 5x5 e1…es [11]")
+    model = merged(network, plan)
+    if refitted:
+        value = model.graph.initializers["w"]
+        value.const_value = ir.tensor(1.01 * value.const_value.numpy(), name="w")
+    found = unmerged(network, plan, model)
+    assert sum(source == "w" for source in found.sources.values()) == 1
+    assert ("w'" in found.model.graph.initializers) is refitted
+    learned = trained(found)
+    wanted = outputs(found.model, net, learned)
+    got = outputs(model, net, merged_weights(network, plan, model, found, learned))
+    assert np.abs(got - wanted).max() < 1e-12 * np.abs(wanted).max()
+
+
+def test_a_name_of_the_networks_own_is_no_copy() -> None:
+    """Two weights of one value, and of the names that a weight and its copy would have."""
+    net, _ = net_of()
+    same = net.weights["c2.w"]
+    last = net.node("Conv", "r3", "c2.w'", name="c5", pads=[1] * 4)
+    net.weights["c2.w'"] = same
+    network = net.network(last)
+    plan = plan_of(network, *KEYS)
+    model = merged(network, plan)
+    found = unmerged(network, plan, model)
+    assert found.sources["c2.w"] == "c2.w" and "c2.w'" not in found.sources
+    learned = trained(found, "c2.w'")
+    assert set(merged_weights(network, plan, model, found, learned)) == {"c2.w'"}
 
 
 # --- norms ------------------------------------------------------------------------------------------------------

@@ -131,6 +131,14 @@ def test_numbers_that_are_not_finite_are_dashes() -> None:
     assert Page(render_html(from_json(as_json(odd)))).text.count("–") > text.count("–")
 
 
+def test_a_training_reaches_every_weight() -> None:
+    trained = made.report(recovery=("finetune",))
+    text = Page(render_html(trained)).text
+    assert "no weight has to be what it was" in text and "Only inside of blocks" not in text
+    text = Page(render_html(made.report(recovery=("tune",)))).text
+    assert "Only inside of blocks" in text and "no weight has to be" not in text
+
+
 def evil() -> Report:
     name = made.EVIL
     keys = dataclasses.replace(made.report().keys, profile=name, versions={name: name})

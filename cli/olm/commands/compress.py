@@ -52,7 +52,7 @@ BEYOND = 1.6
 @click.argument("input", metavar="IN.onnx", type=MODEL)
 @click.argument("output", metavar="OUT.onnx", type=MODEL)
 @click.option("--speedup", type=float, required=True, metavar="X", help="Wanted speed-up, above 1; it is measured.")
-@data_options(samples=512, pictures=True)
+@data_options(samples=1024, pictures=True)
 @click.option("--val", metavar="SOURCE", help="Samples that choose between plans.  [default: a quarter of --calib]")
 @metric_options
 @method_option
@@ -102,7 +102,7 @@ BEYOND = 1.6
 )
 @click.option("--finetune-steps", type=click.IntRange(1), metavar="N", help="Steps of the last training.")
 @click.option(
-    "--finetune-device", default="cpu", show_default=True, help="Where --finetune trains: cpu, cuda or cuda:N."
+    "--finetune-device", metavar="D", help="Where --finetune trains: cpu, cuda or cuda:N.  [default: cpu]"
 )
 @model_options
 @seed_option
@@ -128,6 +128,7 @@ def compress(
     if shard is not None:
         if not words["finetune"]:
             raise click.UsageError("--shard is a part of the work of --finetune; give that too.")
+        _check_part(reports, words)
         _score_shard(input, shard, words, as_json, quiet)
         return
     targets = report_targets(reports, input, output, words.values())
@@ -142,10 +143,25 @@ def compress(
         _show(result)
 
 
+def _check_part(reports: tuple[str, ...], words: Mapping[str, Any]) -> None:
+    """Raises UsageError for what asks for more than the scores of a part."""
+    given = {
+        "--report": bool(reports),
+        "--plan": words["plan"] is not None,
+        "--lock": words["lock"],
+        "--finetune-minutes": words["finetune_minutes"] is not None,
+        "--finetune-steps": words["finetune_steps"] is not None,
+    }
+    for option, there in given.items():
+        if there:
+            raise click.UsageError(f"--shard ends with its scores and leaves nothing for {option}; leave that out.")
+
+
 def _score_shard(input: str, shard: tuple[int, int], words: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
-    from onnx_layermerge.flow import score_shard
+    from onnx_layermerge.flow import check_speedup, score_shard
 
     given = {name: value for name, value in words.items() if name not in _OF_PLANS}
+    check_speedup(words["speedup"])
     with showing(quiet) as progress:
         result = score_shard(input, shard=shard, progress=progress, **given)
     warn(result.warnings)

@@ -27,7 +27,7 @@ _FATES = {
     "unknown": "not on record",
     "gone": "replaced or dropped",
 }
-_STEPS = {"refit": "refitted", "tune": "tuned"}
+_STEPS = {"refit": "refitted", "tune": "tuned", "finetune": "trained"}
 
 
 @click.command(short_help="Tell why each convolution of a compressed model is what it is.")

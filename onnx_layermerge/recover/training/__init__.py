@@ -26,6 +26,7 @@ __all__ = [
     "Options",
     "Trained",
     "check_checkpoint",
+    "check_device",
     "learned",
     "onnx_module",
     "put_back",
@@ -54,6 +55,18 @@ def check_checkpoint(path: Path) -> None:
     from onnx_layermerge.recover.training._checkpoint import check_checkpoint as check
 
     check(path)
+
+
+def check_device(name: str, option: str) -> None:
+    """
+    Raises:
+        UsageError: torch knows no device of that name; it is called by the ``option`` that it was given for.
+        DeviceError: torch is not installed, or there is no such device here.
+    """
+    require_torch()
+    from onnx_layermerge.recover.training._processes import device_of
+
+    device_of(name, option)
 
 
 def onnx_module(model: ir.Model) -> OnnxModule:

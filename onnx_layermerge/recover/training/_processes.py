@@ -47,8 +47,8 @@ class Processes:
         return [float(value) for value in told.tolist()]
 
 
-def device_of(name: str) -> torch.device:
-    """The device, once it is known to be there; "cuda" is the one of this process.
+def device_of(name: str, option: str = "--device") -> torch.device:
+    """The device, once it is known to be there; "cuda" is the one of this process.  ``option`` is what errors call it.
 
     Raises:
         UsageError: no such name.
@@ -57,17 +57,17 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device {name} is unknown to torch; give cpu, cuda or cuda:N.") from error
+        raise UsageError(f"{option} {name} is unknown to torch; give cpu, cuda or cuda:N.") from error
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name} is none that is trained on; give cpu, cuda or cuda:N.")
+        raise UsageError(f"{option} {name} is none that is trained on; give cpu, cuda or cuda:N.")
     if device.type == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
         built = "its driver or GPU is not found" if torch.version.cuda else "this torch was built for CPUs alone"
-        raise DeviceError(f"--device {name} is not available ({built}); install torch for CUDA, or train on the cpu.")
+        raise DeviceError(f"{option} {name} is not available ({built}); install torch for CUDA, or train on the cpu.")
     number = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
     if number >= torch.cuda.device_count():
-        raise DeviceError(f"--device {name}: there are {torch.cuda.device_count()} GPUs here; give a smaller number.")
+        raise DeviceError(f"{option} {name}: there are {torch.cuda.device_count()} GPUs here; give a smaller number.")
     return torch.device("cuda", number)
 
 

@@ -1,0 +1,100 @@
+"""Which rows there are, and where their records lie.  No heavy import here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import ROOT
+
+__all__ = ["FOLDER", "ROWS", "TABLES", "Line", "Table", "file_of", "known", "load_all"]
+
+FOLDER = ROOT / "benchmarks/records/training"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table.
+
+    ``method`` is `olm compress`'s.  ``training``: "none"; "merged", "unmerged" or "norms" by `olm finetune` on the
+    file of the same method without training; "whole" by `olm compress --finetune`.
+    """
+
+    title: str
+    method: str
+    training: str
+
+    @property
+    def base(self) -> str | None:
+        """The row whose file is trained on."""
+        return self.method if self.training in ("merged", "unmerged", "norms") else None
+
+
+ROWS = {
+    "olm": Line("ours, no training (`olm compress`)", "olm", "none"),
+    "olm+finetune": Line("ours, then `olm finetune`", "olm", "merged"),
+    "olm+unmerged": Line("ours, then `olm finetune --unmerged`", "olm", "unmerged"),
+    "layermerge": Line("the paper's merges, no training (`--method layermerge`)", "layermerge", "none"),
+    "layermerge+finetune": Line("these, then `olm finetune`", "layermerge", "merged"),
+    "layermerge+unmerged": Line("these, then `olm finetune --unmerged`", "layermerge", "unmerged"),
+    "layermerge+norms": Line("these, then `olm finetune --unmerged --norms`", "layermerge", "norms"),
+    "layermerge-whole": Line("the paper's method (`--method layermerge --finetune`)", "layermerge", "whole"),
+    "depth-whole": Line("its depth baseline (`--method depth --finetune`)", "depth", "whole"),
+    "layeronly-whole": Line("its layer baseline (`--method layeronly --finetune`)", "layeronly", "whole"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A network's speed-ups and rows.
+
+    ``minutes`` of CPU a training may take.  ``samples`` of calibration, for compression and training alike.
+    ``importance_steps`` of each block's short training in the rows of "whole".  ``built``: where files of `olm
+    compress` may lie already, by ``{speedup}``.
+    """
+
+    speedups: tuple[float, ...]
+    rows: tuple[str, ...]
+    minutes: float
+    samples: int
+    importance_steps: int
+    built: str | None = None
+
+
+TABLES = {
+    "resnet20": Table((1.5, 2.0), tuple(ROWS), 4, 1024, 20),
+    # Two steps are the fewest of which one is near the full rate, and a block takes 40 s here even so: importance alone
+    # is an hour or more.  Beside it, at equal minutes, is the paper's plan without importance, trained unmerged.
+    "lite0": Table(
+        (1.3, 1.6),
+        ("olm", "olm+finetune", "layermerge", "layermerge+unmerged", "layermerge-whole"),
+        10,
+        1024,
+        2,
+        "models/quality/lite0-{speedup:g}-olm.onnx",
+    ),
+}
+
+
+def file_of(network: str, speedup: float, row: str, minutes: float) -> Path:
+    """Where the record lies; a row without training is the same for all minutes."""
+    parts = [network, f"{speedup:g}", row, *([] if ROWS[row].training == "none" else [f"{minutes:g}min"])]
+    return FOLDER / ("-".join(parts) + ".json")
+
+
+def known(place: Path) -> Row | None:
+    """The record that lies there, if it is one of a row that came to its end."""
+    if not place.is_file():
+        return None
+    found: Row = json.loads(place.read_text(encoding="utf-8"))
+    # That a method cannot reach a speed-up (4), or that there is nothing to do, is a result; what broke off is none.
+    return found if found.get("scores") or found.get("exit_code") == 4 or found.get("nothing") else None
+
+
+def load_all(folder: Path = FOLDER) -> list[Row]:
+    """All records, in the order of their names."""
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
