@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,14 +183,37 @@ def test_a_slow_row_is_marked_and_beats_nobody(bench: dict[str, ModuleType]) -> 
     assert "1.200× [1.190, 1.210] †" in line_of(alone, "drop only")
 
 
-def test_errors_other_code_and_other_settings_are_shown(bench: dict[str, ModuleType]) -> None:
+def test_a_row_depends_on_the_files_that_made_it(
+    bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = bench["rows"]
+    for name in ("onnx_layermerge", "benchmarks/quality"):
+        shutil.copytree(rows.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(rows, "ROOT", tmp_path)
+    monkeypatch.setattr(rows, "MAKERS", tuple(tmp_path / "benchmarks/quality" / file.name for file in rows.MAKERS))
+    ours, rival = rows.code_digest("olm"), rows.code_digest("width+refit")
+    assert ours != rival == rows.code_digest("tp-magnitude")
+
+    (tmp_path / "onnx_layermerge/flow/_choose.py").write_text("# other\n", encoding="utf-8")
+    assert rows.code_digest("olm") != ours and rows.code_digest("width+refit") == rival
+    (tmp_path / "onnx_layermerge/fit/_ridge.py").write_text("# other\n", encoding="utf-8")
+    assert rows.code_digest("width+refit") != rival
+
+
+def test_errors_other_code_and_other_settings_are_shown(
+    bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench["quality_page"], "code_digest", lambda method: "new")
     rows = [
         row("olm", few(16)),
         row("layermerge", few(0), error="1.3× cannot be reached here.", exit_code=4, scores=None),
         row("width", few(8), code="old"),
         row("olm", few(17), variant="seed=1", settings={"seed": 1}),
     ]
+    stage = {"name": "tune", "wall_s": 61.4, "cpu_s": 60.2, "memory_gb": 1.26}
+    rows[0]["build"]["detail"] = {"stages": [stage, stage | {"name": "read", "wall_s": 0.2}]}
     text = bench["quality_page"].render(rows)
+    assert "Stages of our row: tune 61 s (60 s CPU), 1.3 GB." in text
     assert "layermerge: 1.3× cannot be reached here." in line_of(text, "the paper's merge")
     assert "*older code*" in line_of(text, "uniform width")
     assert "| olm | seed=1 |" in text and "answers +5.0 points" in text

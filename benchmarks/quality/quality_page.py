@@ -92,7 +92,7 @@ def older(row: Row) -> str:
 
 def stages(ours: Row | None) -> list[str]:
     """What each stage of our row took, in one sentence; nothing for rows that did not record it."""
-    found = [] if ours is None else ours["build"]["detail"].get("stages", [])
+    found = [] if ours is None else ours["build"].get("detail", {}).get("stages", [])
     said = [
         f"{stage['name']} {stage['wall_s']:.0f} s ({stage['cpu_s']:.0f} s CPU), {stage['memory_gb']:.1f} GB"
         for stage in found

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
-
-import psutil
 
 __all__ = ["Stages"]
 
@@ -21,8 +20,10 @@ class Stages:
     """
 
     def __init__(self) -> None:
+        import psutil  # no part of the locked environment, in which this file is only read
+
         self.found: dict[str, dict[str, float]] = {}
-        self._process = psutil.Process()
+        self._process, self._gone = psutil.Process(), psutil.Error
         self._name, self._since = "start", (time.perf_counter(), self._cpu())
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -57,10 +58,8 @@ class Stages:
         """CPU seconds of processes that it has started and that have not ended."""
         found = []
         for child in self._process.children(recursive=True):
-            try:
+            with suppress(self._gone):
                 found.append(sum(child.cpu_times()[:2]))
-            except psutil.Error:
-                continue
         return found
 
     def _watch(self) -> None:

@@ -131,7 +131,7 @@ OTHERWISE = {
     "--replace": {"import"},  # unconditional, where merge decides by intervals
     "--shapes": {"inspect", "finetune"},  # one shape, since nothing is built for a range
     "--val": {"finetune"},  # chooses weights, not plans
-    "--samples": {"plan", "finetune"},  # the same option with another default
+    "--samples": {"plan", "finetune", "verify"},  # the same option with another default
     "--calib": {"verify"},  # there is no default there
     "--json": {"olm"},  # beside --version alone
 }
