@@ -15,22 +15,25 @@ from onnx_layermerge.candidates import PAPER
 from onnx_layermerge.data import ImageOptions, with_mixtures
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.fit import on_one_thread
+from onnx_layermerge.flow._asked import Asked
 from onnx_layermerge.flow._choose import Case
 from onnx_layermerge.flow._data import choosable, open_samples, what_it_cost
 from onnx_layermerge.flow._effort import effort_of
 from onnx_layermerge.flow._importance import Importance
 from onnx_layermerge.flow._judged import judge, judges, overfitted
-from onnx_layermerge.flow._paper import finetuned, wanted_of, without_training
+from onnx_layermerge.flow._paper import finetuned
 from onnx_layermerge.flow._plan_file import PlanFile, open_plan, plan_file, write_plan
 from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
-from onnx_layermerge.flow._record import file_digest, sketches, versions
+from onnx_layermerge.flow._record import sketches
 from onnx_layermerge.flow._recorded import mismatch
 from onnx_layermerge.flow._replay import follow, hold, output_digest, place_of
+from onnx_layermerge.flow._reported import report_of
 from onnx_layermerge.flow._required import buildable, read_builds
-from onnx_layermerge.flow._search import Found, Place, search
+from onnx_layermerge.flow._search import Place, search
+from onnx_layermerge.flow._training_words import TrainingWords
 from onnx_layermerge.graph import check_target, load_runnable, narrow, write
 from onnx_layermerge.latency import Backend, EngineOptions, open_backend
-from onnx_layermerge.report import Block, Keys, Report, block_of, metric_name
+from onnx_layermerge.report import Report
 from onnx_layermerge.verify import check_sizes
 
 __all__ = ["compress"]
@@ -138,32 +141,22 @@ def compress(
     if val is not None and calib is None:
         raise UsageError("--val decides between fitted plans and needs --calib beside it.")
     target = check_target(output, not_over=input)
-    settings = {
-        "speedup": f"{speedup:g}",
-        "method": method,
-        "refit": refit_mode,
-        "effort": effort,
-        "samples": str(samples),
-        "seed": str(seed),
-        **_place_settings(backend, device, precision, engines),
-        "metric": metric_name(metric) if isinstance(metric, str) else "none" if metric is None else "a function",
-    }
-    wanted = None
-    if finetune:
-        wanted = wanted_of(
-            method,
-            calib,
-            finetune_device,
-            importance=importance,
-            importance_steps=importance_steps,
-            importance_lr=importance_lr,
-            finetune_minutes=finetune_minutes,
-            finetune_steps=finetune_steps,
-        )
-    else:
-        lengths = {"finetune_minutes": finetune_minutes, "finetune_steps": finetune_steps}
-        short = {"importance_steps": importance_steps, "importance_lr": importance_lr}
-        without_training({"importance": importance, **short, **lengths, "finetune_device": finetune_device})
+    asked = Asked(
+        input=input, output=output, speedup=speedup, method=method, refit=refit_mode, effort=effort, samples=samples,
+        seed=seed, metric=metric, backend=backend, device=device, precision=precision, engines=engines, profile=profile,
+    )  # fmt: skip
+    settings = asked.settings()
+    training = TrainingWords(
+        importance=importance,
+        importance_steps=importance_steps,
+        importance_lr=importance_lr,
+        finetune_minutes=finetune_minutes,
+        finetune_steps=finetune_steps,
+        finetune_device=finetune_device,
+    )
+    if not finetune:
+        training.check_none_given()
+    wanted = training.wanted(method, calib) if finetune else None
     if wanted is not None and (plan is not None or lock):
         raise UsageError("--plan and --lock keep what is fitted, not what is trained; leave them or --finetune out.")
     others = [Path(each) for each in (input, target, profile, require_builds) if each is not None]
@@ -182,14 +175,7 @@ def compress(
     else:
         place, there = place_of(held, here, lock)
         way = partial(follow, path=str(plan), plan=held, opened=there, speedup=speedup, lock=lock)
-    prepared = prepare(
-        input,
-        method=method,
-        shapes=shapes,
-        batch=batch,
-        engines=engines,
-        progress=progress,
-    )
+    prepared = prepare(input, method=method, shapes=shapes, batch=batch, engines=engines, progress=progress)
     network = prepared.network
     data = open_samples(prepared, calib, val, images, samples, seed)
     prepared = choosable(prepared, data, method)
@@ -214,16 +200,7 @@ def compress(
         original=load_runnable(input),
         refitting=learning and refit_mode == "auto",
         tuning=learning and trying.tuning,
-        origin={
-            "version": versions().get("onnx-layermerge", "0.0.0"),
-            "method": method,
-            "speedup.asked": f"{speedup:g}",
-            "device": place.text,
-            "seed": str(seed),
-            "input.sha256": network.digest,
-            "calibration.sha256": data.digest,
-            **({} if place.mismatch is None else {"profile.mismatch": place.mismatch}),
-        },
+        origin=asked.origin(place, network.digest, data.digest),
     )
     clock.mark("read")
     found = way(case)
@@ -253,86 +230,8 @@ def compress(
         hold(str(plan), held, chosen.model)
     _write(chosen.model, target, None if plan is None else Path(plan), planned)
     clock.mark("write")
-    return Report(
-        input=str(input),
-        output=str(output),
-        method=method,
-        device=place.text,
-        effort=effort,
-        asked=speedup,
-        predicted=chosen.plan.predicted,
-        speedup=chosen.speedup,
-        measured_now=chosen.measured_now,
-        validation=None if result.compared is None else result.compared.divergence,
-        outputs=() if result.compared is None else result.compared.outputs,
-        boxes=None if result.compared is None else result.compared.boxes,
-        metric=result.metric,
-        fits=result.fits,
-        basis=chosen.plan.basis,
-        recovery=chosen.weights.steps,
-        refitted=chosen.weights.written.refitted,
-        fitted_on=chosen.weights.samples,
-        judged_on=min(chosen.weights.samples, 0 if data.fit is None else len(data.fit)),
-        blocks=reported_blocks(case, found, pictures[2]),
-        rejected=chosen.rejected,
-        convs_before=len(network.convs) + len(network.refused),
-        convs_after=sum(node.op_type == "Conv" for node in chosen.model.graph),
-        timed_blocks=found.timed.timed,
-        reused_blocks=found.timed.reused,
-        seed=seed,
-        seconds=clock.marks,
-        warnings=tuple(warnings),
-        expected=sum(found.losses[key] for key in chosen.plan.keys),
-        divergence=chosen.loss,
-        points=found.points,
-        drop_only=found.drop_only,
-        before=pictures[0],
-        after=pictures[1],
-        plan="" if held is None else str(plan),
-        keys=Keys(
-            input=network.digest,
-            output=file_digest(target),
-            calibration=data.digest,
-            device=place.digest,
-            profile="" if profile is None else str(profile),
-            versions=versions(),
-        ),
-    )
-
-
-def reported_blocks(case: Case, found: Found, made: Mapping[str, tuple[str, ...]]) -> tuple[Block, ...]:
-    """The plan's blocks as the report has them; ``made`` names what stands for each in the output."""
-    by_key = {candidate.key: candidate for candidate in case.prepared.candidates}
-    fits = found.chosen.weights.judged.fits
-    return tuple(
-        block_of(
-            case.prepared.network,
-            by_key[key],
-            found.timed.replaced_s[key],
-            found.timed.savings_s[key],
-            found.losses[key],
-            fits.get(key),
-            made[key],
-        )
-        for key in found.chosen.plan.keys
-    )
-
-
-def _place_settings(
-    backend: str | Backend, device: str, precision: str, engines: EngineOptions | None
-) -> dict[str, str]:
-    """Which devices the words mean; a plan stands for no others.  Which of several equal ones makes no difference."""
-    if not isinstance(backend, str):
-        key = backend.describe()
-        return {"backend": key.backend, "device": "its own", "precision": key.precision}
-    built = {} if engines is None else engines.settings()
-    return {
-        "backend": backend,
-        "device": device.partition(":")[0],
-        "precision": precision,
-        "opt-level": built.get("level", "default"),
-        "shapes": built.get("shapes", "no range"),
-    }
+    followed = None if held is None else str(plan)
+    return report_of(asked, case, found, result, data, place, pictures, followed, clock.marks, warnings)
 
 
 def opened_backend(backend: str | Backend, device: str, precision: str, engines: EngineOptions | None) -> Backend:

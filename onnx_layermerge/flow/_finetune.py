@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from onnx_layermerge.data import Calibration, ImageOptions
@@ -19,8 +16,10 @@ from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
 from onnx_layermerge.flow._subject import Subject, lost_by_merging, subject_of
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
 from onnx_layermerge.flow._training_files import training_files
+from onnx_layermerge.flow._training_notes import NOTE, fingerprint, note, said
 from onnx_layermerge.flow._training_samples import training_samples
-from onnx_layermerge.graph import Network, bind_shapes, load, network_of, read, to_bytes, write
+from onnx_layermerge.flow._training_taps import block_ends
+from onnx_layermerge.graph import bind_shapes, load, network_of, read, write
 from onnx_layermerge.importance import Divergence
 from onnx_layermerge.recover.training import Check, Options, Trained, require_torch, train
 from onnx_layermerge.verify import user_function
@@ -28,22 +27,6 @@ from onnx_layermerge.verify import user_function
 __all__ = ["FinetuneReport", "finetune"]
 
 DEFAULT_MINUTES = 10.0
-# More say nothing new, and each is held twice in a step.
-MOST_TAPS = 12
-# What of the run is noted in the file.
-NOTE = "olm.finetune"
-
-NO_GAIN = (
-    "no weights that were tried are closer to the original on the held-out samples than those of {compressed}, so "
-    "{output} has these: give more samples, or more time"
-)
-NOT_FINITE = (
-    "the loss was NaN or infinite at step {step}, so the training ended there; the weights are the best of those before"
-)
-ENDED_EARLY = (
-    "held-out samples were far worse off than at the start for long, so the training ended at step {step}; a smaller "
-    "--lr may do better"
-)
 
 
 @dataclass(frozen=True)
@@ -183,7 +166,7 @@ def finetune(
         loss=user,
         labels=labels,
         feature_weight=feature_weight,
-        taps=_block_ends(network, subject.model) if feature_weight else (),
+        taps=block_ends(network, subject.model) if feature_weight else (),
         label_weight=label_weight,
         steps=steps,
         minutes=DEFAULT_MINUTES if minutes is None and steps is None else minutes,
@@ -199,10 +182,10 @@ def finetune(
         checkpoint_minutes=checkpoint_minutes,
         resume=resume,
     )
-    options = replace(options, fingerprint=_fingerprint(options, name, network, subject.model, digest))
+    options = replace(options, fingerprint=fingerprint(options, name, network, subject.model, digest))
     found = train(subject.model, network.model, fit, held_out, options, lambda *told: progress("train", *told))
     changed = subject.put_back(found.weights)
-    student.metadata_props[NOTE] = json.dumps(_note(found, name, digest, seed, subject), sort_keys=True)
+    student.metadata_props[NOTE] = note(found, name, digest, seed, subject)
     if found.process == 0:
         write(student, target)
     end = _apart(subject, held_out, own or prepared.batch, found)
@@ -234,7 +217,7 @@ def finetune(
         warnings=(
             *warnings,
             *subject.warnings,
-            *_said(found, str(compressed), str(output)),
+            *said(found, str(compressed), str(output)),
             *lost_by_merging(found.divergence, end),
         ),
         unmerged=subject.blocks,
@@ -284,71 +267,3 @@ def _apart(subject: Subject, held_out: Calibration, batch: int, found: Trained) 
     if subject.apart is None or found.process:
         return found.divergence
     return subject.after(held_out, batch)
-
-
-# --- features, notes --------------------------------------------------------------------------------------------
-
-
-def _block_ends(network: Network, student: ir.Model) -> tuple[str, ...]:
-    """Values that both models have and through which alone everything passes; where there are hardly any (long skips),
-    those that joins write."""
-    there = {str(value.name) for node in student.graph for value in node.outputs} - set(network.outputs)
-    last = max(network.convs, default=0)
-    # Behind the last convolution a value says little that the outputs do not.
-    shared = [
-        position
-        for position, node in enumerate(network.order[:last])
-        if node.outputs and node.outputs[0].name in there
-    ]
-    names = {position: str(network.order[position].outputs[0].name) for position in shared}
-    ends = [names[p] for p in shared if network.live_at(p + 1) == [names[p]]]
-    if len(ends) < 2:
-        ends = [names[p] for p in shared if network.order[p].op_type in ("Add", "Concat")]
-    if len(ends) <= MOST_TAPS:
-        return tuple(ends)
-    return tuple(ends[round(place)] for place in np.linspace(0, len(ends) - 1, MOST_TAPS))
-
-
-def _fingerprint(options: Options, loss: str, network: Network, student: ir.Model, digest: str) -> dict[str, str]:
-    """What the steps depend on; minutes and the device are free to change."""
-    return {
-        "the original": network.digest,
-        "the compressed model": hashlib.sha256(to_bytes(student)).hexdigest(),
-        "the data": digest,
-        "--loss": loss,
-        "--feature-weight": repr(options.feature_weight),
-        "--label-weight": repr(options.label_weight),
-        "--steps": repr(options.steps),
-        "--lr": repr(options.rate),
-        "--batch": repr(options.batch),
-        "--seed": repr(options.seed),
-        "--precision": options.precision,
-        "--ema": repr(options.ema),
-        "--augment": repr(options.augment),
-    }
-
-
-def _note(found: Trained, loss: str, digest: str, seed: int, subject: Subject) -> dict[str, Any]:
-    apart = {} if subject.apart is None else {"unmerged": len(subject.blocks), "norms": subject.norms}
-    return {
-        **apart,
-        "steps": found.steps,
-        "loss": loss,
-        "data.sha256": digest,
-        "seed": seed,
-        "rate": found.rate,
-        "improved": found.improved,
-        "held_out.before": found.start_value,
-        "held_out.after": found.value,
-    }
-
-
-def _said(found: Trained, compressed: str, output: str) -> tuple[str, ...]:
-    said = []
-    if found.ended == "nan":
-        said.append(NOT_FINITE.format(step=found.at))
-    if found.ended == "early":
-        said.append(ENDED_EARLY.format(step=found.at))
-    if not found.improved:
-        said.append(NO_GAIN.format(compressed=compressed, output=output))
-    return tuple(said)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -39,7 +40,7 @@ from onnx_layermerge.flow._timed import Timed
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
 from onnx_layermerge.importance import Divergence, Score, Scores
 from onnx_layermerge.plan import Choice
-from onnx_layermerge.recover.training import Options, Trained, put_back, train
+from onnx_layermerge.recover.training import Answers, Options, Trained, fastest, put_back, train
 from onnx_layermerge.report import metric_name
 from onnx_layermerge.verify import Metric, outputs_of, quality
 
@@ -47,8 +48,8 @@ __all__ = ["BATCH", "BASIS", "Importance", "Wanted", "loss_of", "scored_by_train
 
 BASIS = "importance"
 BATCH = 32
-# Of a short training; each costs a run over the held-out samples.
-LOOKS = 4
+# Of a short training, behind its last step; each costs a run over the held-out samples.
+LOOKS = 1
 # Tried for a whole short training of one block each, the largest first; networks differ by a factor of a hundred.
 RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 
@@ -202,6 +203,7 @@ class _Trial:
     ) -> None:
         self._prepared, self._fit, self._judged, self._metric = prepared, fit_data, judged, metric
         self._exact = outputs_of(prepared.network.model, judged, prepared.batch)
+        self._answers: dict[int | None, Answers] = {}
         self._options = Options(
             steps=wanted.importance_steps, batch=BATCH, seed=seed, device=wanted.device, checks=LOOKS
         )
@@ -215,14 +217,7 @@ class _Trial:
             model, before = self._replaced(candidates[place])
             if not math.isfinite(before.kl):
                 continue
-            best, found = before.kl, RATES[-1]
-            for rate in RATES:
-                value = self._trained(model, rate).divergence.kl
-                if value < best:
-                    best, found = value, rate
-                elif best < before.kl:
-                    break
-            return found
+            return fastest(before.kl, partial(self._apart, model), RATES)
         return RATES[-1]
 
     def entry(self, candidate: Candidate, rate: float) -> Entry:
@@ -243,8 +238,12 @@ class _Trial:
         model = taken_apart(prepared, [candidate], structure(prepared, [candidate]), None).model
         return model, quality(self._exact, model, self._judged, prepared.batch)
 
+    def _apart(self, model: ir.Model, rate: float) -> float:
+        return self._trained(model, rate).divergence.kl
+
     def _trained(self, model: ir.Model, rate: float) -> Trained:
         own = own_batch(self._prepared, model)
         batch = whole_batch(min(BATCH, len(self._fit)), own)
+        answers = self._answers.setdefault(own, Answers())
         options = replace(self._options, own_batch=own, batch=batch, rate=rate)
-        return train(model, self._prepared.network.model, self._fit, self._judged, options)
+        return train(model, self._prepared.network.model, self._fit, self._judged, options, answers=answers)

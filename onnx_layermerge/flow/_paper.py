@@ -1,19 +1,16 @@
-"""The paper's method with its training: what a call asks for, and the whole plan trained before it is merged; what
-single blocks cost is in ``_importance.py``.
+"""The paper's method with its training: the whole plan trained before it is merged; what a call asks for is in
+``_training_words.py``, what single blocks cost in ``_importance.py``.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
-from onnx_layermerge.candidates import PAPER
-from onnx_layermerge.errors import TargetError, UsageError
+from onnx_layermerge.errors import TargetError
 from onnx_layermerge.flow._choose import Case
 from onnx_layermerge.flow._importance import BATCH, Wanted
 from onnx_layermerge.flow._last_timing import as_written
@@ -22,74 +19,17 @@ from onnx_layermerge.flow._subject import Subject, lost_by_merging, taken_apart
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
 from onnx_layermerge.flow._weights import Weights
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
-from onnx_layermerge.recover.training import Options, check_device, require_torch, train
+from onnx_layermerge.recover.training import Options, train
 from onnx_layermerge.rewrite import NOTES
 
-__all__ = ["IMPORTANCE_STEPS", "finetuned", "wanted_of", "without_training"]
+__all__ = ["finetuned"]
 
-# A look at what a block does that a network recovers from at once, not a training.
-IMPORTANCE_STEPS = 20
 DEFAULT_MINUTES = 10.0
 
 NO_GAIN = (
     "no weights that were tried in the training of the whole plan are closer to the original on held-out samples than "
     "the merged ones, so those were written: give more samples, or more time"
 )
-
-
-def without_training(asked: Mapping[str, object]) -> None:
-    """
-    Raises:
-        UsageError: one of the words was given that say how ``--finetune`` trains.
-    """
-    for word, value in asked.items():
-        if value is not None and value != ():
-            raise UsageError(f"--{word.replace('_', '-')} is about the training of --finetune; give that too.")
-
-
-def wanted_of(
-    method: str,
-    calib: object,
-    device: str | None,
-    *,
-    importance: str | Path | Sequence[str | Path] | None,
-    importance_steps: int | None,
-    importance_lr: float | None = None,
-    finetune_minutes: float | None = None,
-    finetune_steps: int | None = None,
-    shard: tuple[int, int] | None = None,
-) -> Wanted:
-    """What a call asks of the training; ``device`` None is the CPU.
-
-    Raises:
-        UsageError: its words make no sense together.
-        DeviceError: torch is not installed, or the device is not there.
-    """
-    if method not in PAPER:
-        raise UsageError(
-            f"--finetune is part of --method {', '.join(PAPER)}; with --method {method} run olm finetune on the output."
-        )
-    if calib is None:
-        raise UsageError("--finetune trains on samples of what the model sees; give --calib.")
-    lengths = {
-        "--importance-steps": importance_steps,
-        "--importance-lr": importance_lr,
-        "--finetune-minutes": finetune_minutes,
-        "--finetune-steps": finetune_steps,
-    }
-    for option, value in lengths.items():
-        if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"{option} is too small or no number; give a larger one.")
-    files = [importance] if isinstance(importance, (str, Path)) else list(importance or ())
-    if shard is not None and not 1 <= shard[0] <= shard[1]:
-        raise UsageError(f"--shard {shard[0]}/{shard[1]} is no part; count from 1, as in 1/4 to 4/4.")
-    if shard is not None and not files:
-        raise UsageError("--shard scores a part of the blocks into the file of --importance; name it.")
-    require_torch()
-    device = "cpu" if device is None else device
-    check_device(device, "--finetune-device")
-    some = IMPORTANCE_STEPS if importance_steps is None else importance_steps
-    return Wanted(some, tuple(map(Path, files)), finetune_minutes, finetune_steps, device, shard, importance_lr)
 
 
 def finetuned(

@@ -15,10 +15,10 @@ from onnx_layermerge.flow._effort import effort_of
 from onnx_layermerge.flow._importance import scored_by_training
 from onnx_layermerge.flow._judged import judges
 from onnx_layermerge.flow._latencies import latencies
-from onnx_layermerge.flow._paper import wanted_of
 from onnx_layermerge.flow._prepare import Progress, prepare, quiet
 from onnx_layermerge.flow._recorded import mismatch, recorded
 from onnx_layermerge.flow._timed import useful
+from onnx_layermerge.flow._training_words import TrainingWords
 from onnx_layermerge.latency import Backend, EngineOptions, LatencyTable
 
 __all__ = ["ShardReport", "score_shard"]
@@ -78,15 +78,13 @@ def score_shard(
         OlmError: with one sentence and an exit code; what was scored before stays in the file.
     """
     began = time.monotonic()
-    wanted = wanted_of(
-        method,
-        calib,
-        finetune_device,
+    training = TrainingWords(
         importance=importance,
         importance_steps=importance_steps,
         importance_lr=importance_lr,
-        shard=shard,
+        finetune_device=finetune_device,
     )
+    wanted = training.wanted(method, calib, shard)
     trying = effort_of(effort)
     opened = opened_backend(backend, device, precision, engines)
     other = mismatch(profile, opened.describe(), allow=allow_mismatch)

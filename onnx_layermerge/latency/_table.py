@@ -8,13 +8,12 @@ that is reviewed and shipped: held in memory, and the file is replaced whole at 
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import platformdirs
 
@@ -22,13 +21,13 @@ from onnx_layermerge.errors import OutputError, ProfileError
 from onnx_layermerge.latency import _json_form
 from onnx_layermerge.latency._device import DeviceKey
 from onnx_layermerge.latency._json_form import Entry, Pair, Section
-from onnx_layermerge.latency._manage import Counts, Outcome, Policy, expendable, narrower
-from onnx_layermerge.latency._records import decode_block, decode_device, decode_ratio, encode
+from onnx_layermerge.latency._manage import Counts, Outcome, Policy, expendable
+from onnx_layermerge.latency._records import decode_block, decode_ratio, encode
+from onnx_layermerge.latency._rows import device_of, entry_of, pair_of, place, remove, rows_of
 from onnx_layermerge.latency._schema import BUSY_MS, prepare, transaction, translated
 from onnx_layermerge.latency._statistics import Ratio, Value
 
 _T = TypeVar("_T")
-_LATEST_S = 253402300799  # 31 December 9999, the last second that a date can name
 
 
 def default_path() -> Path:
@@ -108,7 +107,7 @@ class LatencyTable:
         """Return the block's entry for exactly this device, or None."""
         query = "SELECT key, label, value, at_s FROM block WHERE device = ? AND key = ?"
         rows = self._read(query, device.digest(), key)
-        return _entry(*rows[0]) if rows else None
+        return entry_of(*rows[0]) if rows else None
 
     def put(self, device: DeviceKey, key: str, label: str, value: Value) -> Value:
         """Commit one block's measurement, bound or failure, replacing an earlier one, and return it as it is stored.
@@ -126,7 +125,7 @@ class LatencyTable:
         """Return the measured speed-up of model `key_b` over model `key_a`, or None."""
         query = "SELECT key_a, key_b, value, at_s FROM pair WHERE device = ? AND key_a = ? AND key_b = ?"
         rows = self._read(query, device.digest(), key_a, key_b)
-        return _pair(*rows[0]).value if rows else None
+        return pair_of(*rows[0]).value if rows else None
 
     def put_pair(self, device: DeviceKey, key_a: str, key_b: str, value: Ratio) -> Ratio:
         """Commit a comparison of two whole models, replacing an earlier one; value and errors as `put`."""
@@ -138,17 +137,17 @@ class LatencyTable:
     def entries(self, device: DeviceKey) -> dict[str, Entry]:
         """Return all blocks of the device by key, in the order of their keys."""
         query = "SELECT key, label, value, at_s FROM block WHERE device = ? ORDER BY key"
-        return {row[0]: _entry(*row) for row in self._read(query, device.digest())}
+        return {row[0]: entry_of(*row) for row in self._read(query, device.digest())}
 
     def pairs(self, device: DeviceKey) -> tuple[Pair, ...]:
         """Return all comparisons of whole models on the device, in the order of their keys."""
         query = "SELECT key_a, key_b, value, at_s FROM pair WHERE device = ? ORDER BY key_a, key_b"
-        return tuple(_pair(*row) for row in self._read(query, device.digest()))
+        return tuple(pair_of(*row) for row in self._read(query, device.digest()))
 
     def devices(self) -> tuple[DeviceKey, ...]:
         """Return the devices that have entries, in the order of their text form."""
         rows = self._read("SELECT digest, fields FROM device")
-        keys = (decode_device(_parsed(fields), f"device {digest}") for digest, fields in rows)
+        keys = (device_of(digest, fields) for digest, fields in rows)
         return tuple(sorted(keys, key=lambda key: (key.text(), key.digest())))
 
     def sections(self, devices: Iterable[DeviceKey] | None = None) -> list[Section]:
@@ -182,7 +181,7 @@ class LatencyTable:
             ProfileError: an entry is wrong; nothing is added.
         """
         # Encoding checks the values, so it comes before the transaction.
-        rows = [_rows(section) for section in sections]
+        rows = [rows_of(section) for section in sections]
 
         def change() -> Counts:
             outcomes: list[Outcome] = []
@@ -190,7 +189,7 @@ class LatencyTable:
                 if items:
                     insert = "INSERT OR IGNORE INTO device (digest, fields) VALUES (?, ?)"
                     self._db.execute(insert, (digest, fields))
-                outcomes += [self._place(digest, row, policy) for row in items]
+                outcomes += [place(self._db, digest, row, policy) for row in items]
             return Counts.of(outcomes)
 
         return self._change(change)
@@ -220,7 +219,7 @@ class LatencyTable:
                 if entries or pairs:
                     gone.append(Section(section.device, entries, pairs))
             for section in [] if dry_run else gone:
-                self._remove(section)
+                remove(self._db, section)
             return gone
 
         if dry_run:
@@ -230,32 +229,6 @@ class LatencyTable:
             with contextlib.suppress(sqlite3.Error):  # gives the room back; another process may be reading
                 self._db.execute("VACUUM")
         return gone
-
-    def _place(self, digest: str, row: _Row, policy: Policy) -> Outcome:
-        where = " AND ".join(f"{name} = ?" for name in ("device", *row.names))
-        query = f"SELECT {', '.join(row.columns)} FROM {row.table} WHERE {where}"
-        known = self._db.execute(query, (digest, *row.key)).fetchone()
-        if known is not None:
-            if known == row.values or (known[:-1] == row.values[:-1] and policy != "replace"):
-                return "same"
-            kept = policy == "keep" or (policy == "narrower" and not narrower(row.item, row.read(*row.key, *known)))
-            if kept:
-                return "kept"
-        names = ("device", *row.names, *row.columns)
-        insert = f"INSERT OR REPLACE INTO {row.table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-        self._db.execute(insert, (digest, *row.key, *row.values))
-        return "added" if known is None else "replaced"
-
-    def _remove(self, section: Section) -> None:
-        digest = section.device.digest()
-        for row in map(_row, _items(section)):
-            where = " AND ".join(f"{name} = ?" for name in ("device", *row.names))
-            self._db.execute(f"DELETE FROM {row.table} WHERE {where}", (digest, *row.key))
-        self._db.execute(
-            "DELETE FROM device WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM block WHERE device = ?1)"
-            " AND NOT EXISTS (SELECT 1 FROM pair WHERE device = ?1)",
-            (digest,),
-        )
 
     def _change(self, change: Callable[[], _T]) -> _T:
         """Run a change of the table: one transaction, and a JSON file follows at once."""
@@ -281,72 +254,19 @@ class LatencyTable:
         stamp = _stamp(self._json_path)
         if stamp == self._seen:
             return
-        rows = [_rows(section) for section in _json_form.read(self._json_path)]
+        rows = [rows_of(section) for section in _json_form.read(self._json_path)]
         with translated(self._path), transaction(self._db):
             for table in ("block", "pair", "device"):
                 self._db.execute(f"DELETE FROM {table}")
             for digest, fields, items in rows:
                 self._db.execute("INSERT INTO device (digest, fields) VALUES (?, ?)", (digest, fields))
                 for row in items:
-                    self._place(digest, row, "replace")
+                    place(self._db, digest, row, "replace")
         self._seen = stamp
-
-
-class _Row(NamedTuple):
-    """How one entry stands in SQLite: in ``table``, the columns ``names`` hold ``key``, ``columns`` hold ``values``."""
-
-    item: Entry | Pair
-    table: str
-    names: tuple[str, ...]
-    key: tuple[str, ...]
-    columns: tuple[str, ...]
-    values: tuple[str | int | None, ...]
-    read: Callable[..., Entry | Pair]
-
-
-def _rows(section: Section) -> tuple[str, str, list[_Row]]:
-    """The device's digest and fields, and its entries."""
-    return section.device.digest(), _text(section.device, "device"), [_row(item) for item in _items(section)]
-
-
-def _items(section: Section) -> tuple[Entry | Pair, ...]:
-    return (*section.entries, *section.pairs)
-
-
-def _row(item: Entry | Pair) -> _Row:
-    if isinstance(item, Entry):
-        values: tuple[str | int | None, ...] = (item.label, _text(item.value, f"block {item.key}"), item.at_s)
-        return _Row(item, "block", ("key",), (item.key,), ("label", "value", "at_s"), values, _entry)
-    text = _text(item.value, f"models {item.key_a} and {item.key_b}")
-    key = (item.key_a, item.key_b)
-    return _Row(item, "pair", ("key_a", "key_b"), key, ("value", "at_s"), (text, item.at_s), _pair)
-
-
-def _entry(key: str, label: str, value: str, at_s: object) -> Entry:
-    return Entry(key, label, decode_block(_parsed(value), f"block {key}"), _second(at_s))
-
-
-def _pair(key_a: str, key_b: str, value: str, at_s: object) -> Pair:
-    return Pair(key_a, key_b, decode_ratio(_parsed(value), f"models {key_a} and {key_b}"), _second(at_s))
-
-
-def _second(at_s: object) -> int | None:
-    return at_s if isinstance(at_s, int) and 0 <= at_s <= _LATEST_S else None
 
 
 def _now_s() -> int:
     return int(time.time())
-
-
-def _text(value: Value | Ratio | DeviceKey, name: str) -> str:
-    return json.dumps(encode(value, name), sort_keys=True, separators=(",", ":"))
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return None  # the decoder names the entry
 
 
 def _stamp(path: Path) -> str:

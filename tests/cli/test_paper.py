@@ -64,7 +64,11 @@ def test_a_part_without_a_training(words: list[object], run) -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [("--report", "r.html"), ("--plan", "p.json"), ("--lock",), ("--finetune-minutes", 1), ("--finetune-steps", 1)],
+    [
+        *(("--report", "r.html"), ("--plan", "p.json"), ("--lock",), ("--finetune-minutes", 1)),
+        *(("--finetune-steps", 1), ("--decoder", "d.py:boxes"), ("--refit", "off"), ("--refit", "auto")),
+        *(("--rivals", 3), ("--require-builds", "b.json")),
+    ],
 )
 def test_a_part_has_nothing_else(more: tuple[object, ...], words: list[object], model: Path, run) -> None:
     result = run(*without(words, "--finetune-steps"), "--shard", "1/2", *more)

@@ -128,7 +128,7 @@ def compress(
     if shard is not None:
         if not words["finetune"]:
             raise click.UsageError("--shard is a part of the work of --finetune; give that too.")
-        _check_part(reports, words)
+        _check_part(click.get_current_context(), reports, words)
         _score_shard(input, shard, words, as_json, quiet)
         return
     targets = report_targets(reports, input, output, words.values())
@@ -143,12 +143,17 @@ def compress(
         _show(result)
 
 
-def _check_part(reports: tuple[str, ...], words: Mapping[str, Any]) -> None:
+def _check_part(context: click.Context, reports: tuple[str, ...], words: Mapping[str, Any]) -> None:
     """Raises UsageError for what asks for more than the scores of a part."""
     given = {
         "--report": bool(reports),
         "--plan": words["plan"] is not None,
         "--lock": words["lock"],
+        "--decoder": words["decoder"] is not None,
+        # It has a default, which is another thing than the same word given.
+        "--refit": context.get_parameter_source("refit_mode") is click.core.ParameterSource.COMMANDLINE,
+        "--rivals": words["rivals"] is not None,
+        "--require-builds": words["require_builds"] is not None,
         "--finetune-minutes": words["finetune_minutes"] is not None,
         "--finetune-steps": words["finetune_steps"] is not None,
     }

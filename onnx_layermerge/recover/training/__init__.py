@@ -15,18 +15,21 @@ import onnx_ir as ir
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import DeviceError
 from onnx_layermerge.recover.training._learned import learned
-from onnx_layermerge.recover.training._options import Check, Options, Progress, Trained
+from onnx_layermerge.recover.training._options import Answers, Check, Options, Progress, Trained
+from onnx_layermerge.recover.training._rate import fastest
 from onnx_layermerge.recover.training._store import put_back
 
 if TYPE_CHECKING:
     from onnx_layermerge.recover.training._module import OnnxModule
 
 __all__ = [
+    "Answers",
     "Check",
     "Options",
     "Trained",
     "check_checkpoint",
     "check_device",
+    "fastest",
     "learned",
     "onnx_module",
     "put_back",
@@ -101,11 +104,13 @@ def train(
     held_out: Calibration,
     options: Options,
     progress: Progress = lambda done, total, what: None,
+    answers: Answers | None = None,
 ) -> Trained:
     """Train the weights of ``student`` towards what ``teacher`` answers to ``data``; neither model is changed.
 
     Samples are for the inputs of both, and may have class numbers (int64 [N]) beside them.  The weights of the best
-    look at ``held_out`` come back, none where no look was better than the start.
+    look at ``held_out`` come back, none where no look was better than the start.  With ``answers`` trainings that share
+    original, held-out samples, outputs and ``own_batch`` ask the original once.
 
     Raises:
         DeviceError: torch, or the device, is not there.
@@ -118,4 +123,4 @@ def train(
     require_torch()
     from onnx_layermerge.recover.training._loop import run
 
-    return run(student, teacher, data, held_out, options, progress)
+    return run(student, teacher, data, held_out, options, progress, answers)

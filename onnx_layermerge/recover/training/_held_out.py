@@ -17,7 +17,7 @@ from onnx_layermerge.importance import Divergence, divergence, spread_of
 from onnx_layermerge.recover.training._call import Tensor
 from onnx_layermerge.recover.training._losses import Objective, check_labels
 from onnx_layermerge.recover.training._module import OnnxModule
-from onnx_layermerge.recover.training._options import Options
+from onnx_layermerge.recover.training._options import Answers, Options
 
 __all__ = ["HeldOut", "to_device"]
 
@@ -43,7 +43,8 @@ def to_device(arrays: Mapping[str, np.ndarray], device: torch.device) -> dict[st
 
 
 class HeldOut:
-    """``teacher`` is ``model`` as a module; ``samples`` counts those that are judged by.
+    """``teacher`` is ``model`` as a module, ``answers`` are its, filled in where they are not; it is judged by
+    ``samples`` samples.
 
     Outputs are joined along the axis that counts samples, whichever it is; constant ones, and those whose size depends
     on the samples, are not compared.
@@ -62,6 +63,7 @@ class HeldOut:
         device: torch.device,
         lock: Lock,
         outputs: Sequence[str],
+        answers: Answers,
     ) -> None:
         self._data, self._device, self._lock = data, device, lock
         self._size = options.own_batch or SIZE
@@ -71,11 +73,9 @@ class HeldOut:
                 f"{data.source} leaves {len(data)} samples to judge by, but the model takes {options.own_batch} at "
                 "once: add more."
             )
-        self._wanted = []
-        for arrays in self._batches():
-            with torch.no_grad():
-                found = teacher(to_device(arrays, device))
-            self._wanted.append({name: found[name].cpu().numpy() for name in outputs})
+        if answers.parts is None:
+            answers.parts = [*self._answered(teacher, outputs)]
+        self._wanted = answers.parts
         for name in outputs:
             if not all(np.isfinite(part[name]).all() for part in self._wanted if part[name].dtype.kind == "f"):
                 raise DataError(
@@ -83,7 +83,9 @@ class HeldOut:
                     "samples, or repair the model."
                 )
         self.samples = sum(self._counts())
-        self._layout = self._layout_of(model, outputs)
+        if answers.layout is None:
+            answers.layout = self._layout_of(model, outputs)
+        self._layout = answers.layout
         self.objective = Objective(options, self._joined(self._wanted), self._layout)
         if self.labelled:
             self.check_labels(data, self.objective.classes())
@@ -103,6 +105,12 @@ class HeldOut:
             with self._lock:
                 found = data.batch(range(start, min(start + 1024, len(data))))[self._labels]
             check_labels(found, classes, self._labels, data.source)
+
+    def _answered(self, teacher: OnnxModule, outputs: Sequence[str]) -> Iterator[Arrays]:
+        for arrays in self._batches():
+            with torch.no_grad():
+                found = teacher(to_device(arrays, self._device))
+            yield {name: found[name].cpu().numpy() for name in outputs}
 
     def _counts(self) -> list[int]:
         """Samples of each batch; what does not fill one is left out where the model's batch is fixed."""

@@ -1,8 +1,7 @@
 """The training: steps, looks at held-out samples, checkpoints; the best weights by those looks are what comes out.
 
-The rate follows one cycle: up over the first tenth, down along a cosine.  How far it is, is the share of the steps, or
-of the minutes where only these are given: then nothing has to be known about the machine, and it always comes to its
-end.
+How far it is, is the share of the steps, or of the minutes where only these are given: then nothing has to be known
+about the machine, and it always comes to its end.
 """
 
 from __future__ import annotations
@@ -25,17 +24,16 @@ from onnx_layermerge.recover.training._checkpoint import Checkpoint, load_checkp
 from onnx_layermerge.recover.training._held_out import HeldOut, to_device
 from onnx_layermerge.recover.training._interrupts import Interrupts
 from onnx_layermerge.recover.training._module import OnnxModule
-from onnx_layermerge.recover.training._options import Check, Options, Progress, Trained
+from onnx_layermerge.recover.training._options import Answers, Check, Options, Progress, Trained
 from onnx_layermerge.recover.training._processes import Processes, device_of, joined
+from onnx_layermerge.recover.training._rate import RATES, fastest, rate_of_step
 from onnx_layermerge.recover.training._steps import Stepper
 
 __all__ = ["run"]
 
-# Relative to a channel's weights; the largest first.  Networks differ by a factor of a hundred in what they bear.
-RATES = (3e-2, 8e-3, 2e-3, 5e-4, 1.2e-4)
-# Steps at least and at most, and share of the whole, that each is tried for; a loss so many times the first ends a try.
+# Steps at least and at most, and share of the whole, that each rate is tried for; a loss so many times the first ends a
+# try.
 TRIED, TRIED_SHARE, SPOILT = (5, 40), 0.03, 4.0
-WARM_UP, LEAST_RATE = 0.1, 0.02
 # How many looks at held-out samples in a row end the training where they are this many times as bad as the start.
 # Nothing new for long is no reason: while the rate is high many stand still, or lose, that gain as it falls.
 PATIENCE, HOPELESS = 8, 1.5
@@ -50,6 +48,7 @@ def run(
     held_out: Calibration,
     options: Options,
     progress: Progress = lambda done, total, what: None,
+    answers: Answers | None = None,
 ) -> Trained:
     """Train ``student``'s weights towards what ``teacher`` answers; neither model is changed.
 
@@ -60,18 +59,11 @@ def run(
         KeyboardInterrupt: asked to end; the checkpoint is written.
     """
     with joined(device_of(options.device)) as processes, Interrupts(options.checkpoint is not None) as interrupts:
-        training = _Training(student, teacher, data, held_out, options, processes, interrupts, progress)
+        training = _Training(student, teacher, data, held_out, options, processes, interrupts, progress, answers)
         try:
             return training.whole()
         finally:
             training.batches.close()
-
-
-def cycle(share: float) -> float:
-    """The part of the largest rate at ``share`` of the training."""
-    if share < WARM_UP:
-        return max(LEAST_RATE, share / WARM_UP)
-    return max(LEAST_RATE, 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP))))
 
 
 class _Training:
@@ -85,6 +77,7 @@ class _Training:
         processes: Processes,
         interrupts: Interrupts,
         progress: Progress,
+        answers: Answers | None,
     ) -> None:
         self.began = time.monotonic()
         self.options, self.processes, self.interrupts, self.progress = options, processes, interrupts, progress
@@ -103,7 +96,9 @@ class _Training:
             count=processes.count,
         )
         outputs = [name for name in self.teacher.output_names if name in self.student.output_names]
-        self.held_out = HeldOut(self.teacher, teacher, held_out, options, device, self.batches.lock, outputs)
+        self.held_out = HeldOut(
+            self.teacher, teacher, held_out, options, device, self.batches.lock, outputs, answers or Answers()
+        )
         if self.held_out.labelled:
             self.held_out.check_labels(data, self.held_out.classes())
         self.objective = self.held_out.objective
@@ -113,6 +108,8 @@ class _Training:
         self.stepper = Stepper(self.student.weights, ema=options.ema, clip=options.clip)
         self.step, self.elapsed_before, self.trained_s, self.trained_steps = 0, 0.0, 0.0, 0
         self.best: list[Tensor] = []
+        # What the look said that the best weights are of; None: it was before a checkpoint.
+        self._known: tuple[float, Divergence] | None = None
         self.checks, self.losses = [], []
         self.resumed_at = 0
 
@@ -133,9 +130,9 @@ class _Training:
         if saved is not None:
             self._restore(saved)
         else:
-            self.rate = self._fastest(start_value) if self.options.rate is None else self.options.rate
+            self.rate = fastest(start_value, self._tried) if self.options.rate is None else self.options.rate
         ended = self._steps()
-        value, apart = (start_value, start_divergence) if not self.best else self._judged(self.best)
+        value, apart = (start_value, start_divergence) if not self.best else self._known or self._judged(self.best)
         return Trained(
             weights=self.stepper.arrays(self.best) if self.best else {},
             steps=self.step,
@@ -168,7 +165,7 @@ class _Training:
             if share >= 1:
                 break
             began = time.monotonic()
-            loss = self._one(self.step, self.rate * cycle(share))
+            loss = self._one(self.step, self.rate * rate_of_step(share, self.options.steps))
             if not math.isfinite(loss):
                 self.step += 1
                 return "nan"
@@ -222,26 +219,12 @@ class _Training:
             return nullcontext()
         return torch.autocast(self.processes.device.type, dtype=torch.bfloat16)
 
-    def _fastest(self, start_value: float) -> float:
-        """The rate whose first steps bring held-out samples closest, from the largest on down until a smaller one does
-        worse; the smallest where none brings them closer."""
-        best, found = start_value, RATES[-1]
-        for number, rate in enumerate(RATES):
-            self.progress(number, len(RATES), f"trying rate {rate:g}")
-            value = self._tried(rate)
-            if self.processes.said([self.interrupts.asked])[0]:
-                raise KeyboardInterrupt
-            if value < best:
-                best, found = value, rate
-            elif best < start_value:
-                break
-        return found
-
     def _tried(self, rate: float) -> float:
         """The loss of held-out samples behind a short training from the start; then all is as before.
 
         It has a cycle of its own: at a high rate the steps' noise hides what they have reached.
         """
+        self.progress(RATES.index(rate), len(RATES), f"trying rate {rate:g}")
         least, most = TRIED
         steps, minutes = self.options.steps, self.options.minutes
         steps = most if steps is None else max(least, min(most, round(TRIED_SHARE * steps)))
@@ -252,12 +235,14 @@ class _Training:
             (share,) = self.processes.said([max(step / steps, spent)])
             if share >= 1:
                 break
-            loss = self._one(step, rate * cycle(share))
+            loss = self._one(step, rate * rate_of_step(share, steps))
             first = loss if step == 0 else first
             if not loss <= SPOILT * abs(first):
                 break
         value = self._judged(self.stepper.moved)[0]
         self.stepper.reset()
+        if self.processes.said([self.interrupts.asked])[0]:
+            raise KeyboardInterrupt
         return value if math.isfinite(value) else math.inf
 
     # --- looks ---------------------------------------------------------------------------------------------
@@ -284,12 +269,12 @@ class _Training:
 
     def _check(self) -> None:
         judged = self.stepper.judged()
-        value = self._judged(judged)[0]
+        value, apart = self._judged(judged)
         mean = float(np.mean(self.losses))
         self.losses.clear()
         self.checks.append(Check(self.step, mean, value))
         if math.isfinite(value) and value < self.best_value:
-            self.best, self.best_value = judged, value
+            self.best, self.best_value, self._known = judged, value, (value, apart)
 
     def _lost(self) -> bool:
         """Whether to end early."""

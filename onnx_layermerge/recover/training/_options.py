@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from onnx_layermerge.data import Layout
 from onnx_layermerge.importance import Divergence
 
-__all__ = ["Check", "Options", "Progress", "Trained"]
+__all__ = ["Answers", "Check", "Options", "Progress", "Trained"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -59,6 +60,15 @@ class Options:
     checkpoint_minutes: float = 5.0
     resume: bool = False
     fingerprint: Mapping[str, str] | None = None
+
+
+@dataclass(eq=False)
+class Answers:
+    """The original's to the held-out samples, batch by batch, and how they are laid out: what the first training leaves
+    to others of the same original, held-out samples, outputs and ``own_batch``; None before it."""
+
+    parts: list[dict[str, np.ndarray]] | None = None
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)

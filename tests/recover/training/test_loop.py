@@ -14,8 +14,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="fine-tuning is an extra: torch is not installed")
 
 from onnx_layermerge.errors import DataError, DeviceError, ModelError, UsageError  # noqa: E402
-from onnx_layermerge.recover.training import Options, Trained, train  # noqa: E402
-from onnx_layermerge.recover.training._loop import RATES, cycle  # noqa: E402
+from onnx_layermerge.recover.training import Answers, Options, Trained, train  # noqa: E402
+from onnx_layermerge.recover.training._held_out import HeldOut  # noqa: E402
+from onnx_layermerge.recover.training._rate import RATES, cycle, rate_of_step  # noqa: E402
 from tests import zoo  # noqa: E402
 from tests.recover.training import tiny  # noqa: E402
 
@@ -122,7 +123,7 @@ def test_a_rate_far_too_high_never_gives_worse_weights_than_the_start() -> None:
 
 
 def test_it_ends_early_where_it_is_far_worse_than_the_start_for_long() -> None:
-    found = tiny.trained(tiny.original(), steps=200)
+    found = tiny.trained(tiny.original(), steps=200, rate=1e-1)
     assert found.ended == "early" and found.steps < 100
 
 
@@ -144,6 +145,30 @@ def test_the_rate_goes_up_and_down() -> None:
     shares = [cycle(share / 100) for share in range(101)]
     assert max(shares) == shares[10] == pytest.approx(1) and min(shares) == shares[-1]
     assert shares[:11] == sorted(shares[:11]) and shares[10:] == sorted(shares[10:], reverse=True)
+
+
+def test_the_only_step_of_a_training_is_not_at_the_foot_of_the_cycle() -> None:
+    assert rate_of_step(0.0, 1) > 0.5 and rate_of_step(0.0, None) == cycle(0.0)
+    shares = [rate_of_step(step / 40, 40) for step in range(40)]
+    assert shares == pytest.approx([cycle((step + 0.5) / 40) for step in range(40)])
+
+
+def test_the_weights_that_come_out_are_not_judged_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    judge = HeldOut.judge
+    monkeypatch.setattr(HeldOut, "judge", lambda self, student: (looks.append(1), judge(self, student))[1])
+    found = tiny.trained(rate=3e-2, steps=20, checks=1)
+    assert found.improved and len(looks) == 2  # before and behind
+    assert found.divergence.kl < found.start_divergence.kl
+
+
+def test_trainings_that_share_an_original_ask_it_once() -> None:
+    answers = Answers()
+    first, second = (tiny.trained(steps=5, answers=answers) for _ in range(2))
+    parts = answers.parts
+    assert parts is not None and same(first, second) and same(first, tiny.trained(steps=5))
+    parts[0]["scores"][:] = 0  # what is there is what is judged by
+    assert tiny.trained(steps=5, answers=answers).start_value != first.start_value and answers.parts is parts
 
 
 def test_bf16_trains_and_is_judged_in_float32() -> None:
@@ -276,5 +301,3 @@ def test_a_checkpoint_is_written_every_few_minutes(tmp_path: Path) -> None:
     path = tmp_path / "state.npz"
     tiny.trained(checkpoint=path, checkpoint_minutes=1e-9)
     assert path.exists() and list(tmp_path.iterdir()) == [path]
-
-

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from onnx_layermerge.data import Calibration, InputSpec, load_calibration
-from onnx_layermerge.recover.training import Options, Trained, train
+from onnx_layermerge.recover.training import Answers, Options, Trained, train
 from tests import zoo
 
 SAMPLES, HELD_OUT = 96, 32
@@ -59,6 +59,7 @@ def trained(
     *,
     teacher: onnx.ModelProto | None = None,
     labels: bool = False,
+    answers: Answers | None = None,
     **words: Any,
 ) -> Trained:
     """With a fixed rate and 20 steps unless told otherwise."""
@@ -66,4 +67,4 @@ def trained(
     first = original() if teacher is None else teacher
     second = worse(first) if student is None else student
     data, held_out = samples(SAMPLES, 1, labels=labels), samples(HELD_OUT, 2, labels=labels)
-    return train(ir.from_proto(second), ir.from_proto(first), data, held_out, Options(**given))
+    return train(ir.from_proto(second), ir.from_proto(first), data, held_out, Options(**given), answers=answers)

@@ -1,0 +1,79 @@
+"""What is said of a fine-tuning: what it depends on, the note in the file, and the warnings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import onnx_ir as ir
+
+from onnx_layermerge.flow._subject import Subject
+from onnx_layermerge.graph import Network, to_bytes
+from onnx_layermerge.recover.training import Options, Trained
+
+__all__ = ["NOTE", "fingerprint", "note", "said"]
+
+# What of the run is noted in the file.
+NOTE = "olm.finetune"
+
+NO_GAIN = (
+    "no weights that were tried are closer to the original on the held-out samples than those of {compressed}, so "
+    "{output} has these: give more samples, or more time"
+)
+NOT_FINITE = (
+    "the loss was NaN or infinite at step {step}, so the training ended there; the weights are the best of those before"
+)
+ENDED_EARLY = (
+    "held-out samples were far worse off than at the start for long, so the training ended at step {step}; a smaller "
+    "--lr may do better"
+)
+
+
+def fingerprint(options: Options, loss: str, network: Network, student: ir.Model, digest: str) -> dict[str, str]:
+    """What the steps depend on; minutes and the device are free to change."""
+    return {
+        "the original": network.digest,
+        "the compressed model": hashlib.sha256(to_bytes(student)).hexdigest(),
+        "the data": digest,
+        "--loss": loss,
+        "--feature-weight": repr(options.feature_weight),
+        "--label-weight": repr(options.label_weight),
+        "--steps": repr(options.steps),
+        "--lr": repr(options.rate),
+        "--batch": repr(options.batch),
+        "--seed": repr(options.seed),
+        "--precision": options.precision,
+        "--ema": repr(options.ema),
+        "--augment": repr(options.augment),
+    }
+
+
+def note(found: Trained, loss: str, digest: str, seed: int, subject: Subject) -> str:
+    """The JSON that the file keeps of the run."""
+    apart = {} if subject.apart is None else {"unmerged": len(subject.blocks), "norms": subject.norms}
+    return json.dumps(
+        {
+            **apart,
+            "steps": found.steps,
+            "loss": loss,
+            "data.sha256": digest,
+            "seed": seed,
+            "rate": found.rate,
+            "improved": found.improved,
+            "held_out.before": found.start_value,
+            "held_out.after": found.value,
+        },
+        sort_keys=True,
+    )
+
+
+def said(found: Trained, compressed: str, output: str) -> tuple[str, ...]:
+    """What its user should know of how the training went, as warnings."""
+    told = []
+    if found.ended == "nan":
+        told.append(NOT_FINITE.format(step=found.at))
+    if found.ended == "early":
+        told.append(ENDED_EARLY.format(step=found.at))
+    if not found.improved:
+        told.append(NO_GAIN.format(compressed=compressed, output=output))
+    return tuple(told)
