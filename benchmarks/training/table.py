@@ -65,15 +65,15 @@ class Table:
 
 
 TABLES = {
-    "resnet20": Table((1.5, 2.0), tuple(ROWS), 4, 1024, 20),
-    # Two steps are the fewest of which one is near the full rate, and a block takes 40 s here even so: importance alone
-    # is an hour or more.  Beside it, at equal minutes, is the paper's plan without importance, trained unmerged.
+    "resnet20": Table((1.5, 2.0), tuple(ROWS), 2, 1024, 20),
+    # One step, and a block takes 15 to 20 s of CPU even so: importance alone is half an hour or more.  Beside it, at
+    # equal minutes, is the paper's plan without importance, trained unmerged.
     "lite0": Table(
         (1.3, 1.6),
         ("olm", "olm+finetune", "layermerge", "layermerge+unmerged", "layermerge-whole"),
         10,
         1024,
-        2,
+        1,
         "models/quality/lite0-{speedup:g}-olm.onnx",
     ),
 }
