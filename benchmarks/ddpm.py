@@ -100,6 +100,8 @@ def run_row(name: str, profile: Path) -> Json:
     with following(name) as progress:
         if row.options:
             words = {"calib": CALIB, "metric": CHOOSE, "profile": profile, "progress": progress} | row.options
+            if "finetune" in words:  # the speed-ups share what single blocks cost
+                words["importance"] = MODELS / "importance.json"
             try:
                 report = olm.compress(ORIGINAL, model, **words)
             except olm.OlmError as error:
