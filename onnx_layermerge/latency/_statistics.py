@@ -21,6 +21,8 @@ from typing import Literal, get_args
 from onnx_layermerge.errors import UsageError
 
 CONFIDENCE = 0.95
+TAIL = round(2 / (1 - CONFIDENCE))
+"""On each side of an interval lies one in so many."""
 FEWEST_ROUNDS = 6
 """1 - 2 / 2**n reaches 95 % at n = 6: no interval of the median exists with fewer samples."""
 
@@ -141,12 +143,13 @@ class StopRule:
 @functools.lru_cache(maxsize=4096)
 def median_rank(n: int) -> int:
     """Largest k >= 1 with 1 - 2 P(Bin(n, 1/2) <= k - 1) >= 95 %; 0 when n is too small for any."""
-    allowed = (1 - CONFIDENCE) / 2 * 2.0**n  # in units of 2**-n, as the binomial coefficients are
-    below, k = 0, 0
+    # In units of 2**-n and in integers: from 1,024 samples on that is more than a float holds.
+    below, count, k = 0, 1, 0
     while k <= n // 2:
-        below += math.comb(n, k)
-        if below > allowed:
+        below += count
+        if below * TAIL > 1 << n:
             break
+        count = count * (n - k) // (k + 1)  # n over k + 1
         k += 1
     return k
 

@@ -15,7 +15,7 @@ from onnx_layermerge.latency._statistics import (
 )
 
 
-@pytest.mark.parametrize("n", [6, 7, 10, 15, 16, 30, 61, 200])
+@pytest.mark.parametrize("n", [6, 7, 10, 15, 16, 30, 61, 200, 1023, 1024, 1600, 5000])
 def test_rank_is_the_largest_that_covers_95_percent(n: int) -> None:
     k = median_rank(n)
     assert 1 - 2 * stats.binom.cdf(k - 1, n, 0.5) >= 0.95
@@ -54,6 +54,10 @@ def test_cost_below_zero_is_clipped_but_its_uncertainty_is_kept() -> None:
 
 class TestStopRule:
     rule = StopRule(min_n=10, max_n=14, cap_s=5.0, target=0.01, floor_s=0.5)
+
+    def test_judges_more_rounds_than_a_float_can_count_the_ways_of(self) -> None:
+        rule = StopRule(min_n=10, max_n=10**6, cap_s=5.0, target=0.0, floor_s=0.0)
+        assert rule.verdict([1.0, 2.0] * 600, 1.0) is None and rule.verdict([1.0] * 1200, 1.0) == "precise"
 
     def test_waits_for_the_fewest_rounds_an_interval_needs(self) -> None:
         assert self.rule.verdict([1.0] * 5, 99.0) is None
