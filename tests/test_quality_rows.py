@@ -194,6 +194,9 @@ def test_a_row_depends_on_the_files_that_made_it(
     ours, rival = rows.code_digest("olm"), rows.code_digest("width+refit")
     assert ours != rival == rows.code_digest("tp-magnitude")
 
+    whole = rows.package_digest()
+    (tmp_path / "onnx_layermerge/recover/training/_loop.py").write_text("# other\n", encoding="utf-8")
+    assert rows.code_digest("olm") == ours and rows.package_digest() != whole  # no row here trains
     (tmp_path / "onnx_layermerge/flow/_choose.py").write_text("# other\n", encoding="utf-8")
     assert rows.code_digest("olm") != ours and rows.code_digest("width+refit") == rival
     (tmp_path / "onnx_layermerge/fit/_ridge.py").write_text("# other\n", encoding="utf-8")

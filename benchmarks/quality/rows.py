@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs import OLM, ROOT
 
-__all__ = ["FOLDER", "code_digest", "file_of", "load_all", "outdated", "tree_of", "variant_of"]
+__all__ = ["FOLDER", "code_digest", "file_of", "load_all", "outdated", "package_digest", "tree_of", "variant_of"]
 
 FOLDER = ROOT / "benchmarks/records/quality"
 # What models of other tools have of this package, and this folder's files that make them.
 SOLVERS = tuple(f"fit/_{name}.py" for name in ("capture", "eliminate", "patches", "ridge")) + ("recover/_build.py",)
 MAKERS = tuple(Path(__file__).with_name(f"{name}.py") for name in ("refit", "torch_net", "torch_prune", "width"))
+# Of the package, what acts in a training alone; no row of this folder has one.
+TRAINING = ("recover/training/*.py", "flow/_training_*.py", "flow/_importance*.py", "flow/_finetune.py")
+TRAINING += ("flow/_paper.py", "flow/_shard.py", "flow/_subject.py")
 Row = dict[str, Any]
 
 
@@ -40,11 +43,23 @@ def load_all(folder: Path = FOLDER) -> list[Row]:
 def code_digest(method: str) -> str:
     """Of the source files that the method's models are made by, as they lie there, committed or not.
 
-    That is the whole package for what the command itself makes; of the others' models it only solves and assembles.
+    That is the package but for its trainings for what the command itself makes; of the others' models it only solves
+    and assembles.
     """
-    found = hashlib.sha256()
     package = ROOT / "onnx_layermerge"
-    files = sorted(package.rglob("*.py")) if method in OLM else [*(package / name for name in SOLVERS), *MAKERS]
+    if method not in OLM:
+        return _digest([*(package / name for name in SOLVERS), *MAKERS])
+    left_out = {file for pattern in TRAINING for file in package.glob(pattern)}
+    return _digest(sorted(file for file in package.rglob("*.py") if file not in left_out))
+
+
+def package_digest() -> str:
+    """The same of the whole package, as a row with a training depends on it."""
+    return _digest(sorted((ROOT / "onnx_layermerge").rglob("*.py")))
+
+
+def _digest(files: Sequence[Path]) -> str:
+    found = hashlib.sha256()
     for file in files:
         found.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return found.hexdigest()[:16]

@@ -38,7 +38,7 @@ sys.path[1:1] = [str(HERE.parent / "quality"), str(HERE.parent)]
 # What is measured starts with this process's memory peak, so no NumPy and no ONNX here.
 from jobs import NETWORKS, ROOT  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rows import code_digest, tree_of  # noqa: E402
+from rows import package_digest, tree_of  # noqa: E402
 from table import ROWS, TABLES, file_of, known  # noqa: E402
 
 from main_job import chosen, machine, versions, write_json  # noqa: E402
@@ -70,7 +70,7 @@ def run_row(network: str, speedup: float, name: str, minutes: float, scratch: Pa
     spec |= {"output": str(output), "profile": str(MODELS / f"{network}.sqlite"), "title": place.stem}
     spec |= {"samples": table.samples, "importance_steps": table.importance_steps}
     row: Row = {key: spec[key] for key in ("network", "speedup", "row", "minutes", "samples", "importance_steps")}
-    row |= {"method": line.method, "training": line.training, "code": code_digest("olm"), "tree": tree_of()}
+    row |= {"method": line.method, "training": line.training, "code": package_digest(), "tree": tree_of()}
     row |= {"machine": machine(), "versions": versions() | {"torch": version("torch")}}
     row |= {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     err.print(f"[bold]{spec['title']}[/]")

@@ -15,7 +15,7 @@ sys.path[1:1] = [str(HERE.parent / "quality"), str(HERE.parent)]
 
 from jobs import NETWORKS, ROOT  # noqa: E402
 from quality_page import against, fast_enough, measured, merit  # noqa: E402
-from rows import code_digest  # noqa: E402
+from rows import package_digest  # noqa: E402
 from table import ROWS, TABLES, load_all  # noqa: E402
 
 __all__ = ["render"]
@@ -86,7 +86,7 @@ def row_line(name: str, row: Row | None, ours: Row | None, minutes: float, netwo
         return f"| {title} | *not run: `{command}`* | | | | | | | |"
     if not row.get("scores"):
         return f"| {title} | *{row['error']}* | | | | | | | |"
-    words = row["build"]["words"] + ("" if row["code"] == code_digest("olm") else "; *older code*")
+    words = row["build"]["words"] + ("" if row["code"] == package_digest() else "; *older code*")
     told = row["build"].get("training", {})
     if told and not told["improved"]:
         words += "; no weights of the training were better than those before it"

@@ -16,7 +16,7 @@ from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
 from onnx_layermerge.flow._subject import Subject, lost_by_merging, subject_of
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
 from onnx_layermerge.flow._training_files import training_files
-from onnx_layermerge.flow._training_notes import NOTE, fingerprint, note, said
+from onnx_layermerge.flow._training_notes import NOTE, fingerprint, fitted_before, note, said
 from onnx_layermerge.flow._training_samples import training_samples
 from onnx_layermerge.flow._training_taps import block_ends
 from onnx_layermerge.graph import bind_shapes, load, network_of, read, write
@@ -153,6 +153,7 @@ def finetune(
     prepared = Prepared(network, bound, {}, data_batch(network, bound), (), ())
     options_of_images = images or ImageOptions()
     fit, held_out, digest, warnings = training_samples(prepared, data, val, options_of_images, samples, labels, seed)
+    warnings += fitted_before(student, digest, str(compressed))
     own = own_batch(prepared, student)
     batch = whole_batch(batch, own)
     if len(fit) < batch:

@@ -10,8 +10,9 @@ import onnx_ir as ir
 from onnx_layermerge.flow._subject import Subject
 from onnx_layermerge.graph import Network, to_bytes
 from onnx_layermerge.recover.training import Options, Trained
+from onnx_layermerge.rewrite import NOTES
 
-__all__ = ["NOTE", "fingerprint", "note", "said"]
+__all__ = ["NOTE", "fingerprint", "fitted_before", "note", "said"]
 
 # What of the run is noted in the file.
 NOTE = "olm.finetune"
@@ -26,6 +27,10 @@ NOT_FINITE = (
 ENDED_EARLY = (
     "held-out samples were far worse off than at the start for long, so the training ended at step {step}; a smaller "
     "--lr may do better"
+)
+FITTED = (
+    "{compressed} was fitted to these very samples, those that judge included, and answers better to them than to "
+    "others, so a training can hardly beat it here: give others with --val"
 )
 
 
@@ -46,6 +51,15 @@ def fingerprint(options: Options, loss: str, network: Network, student: ir.Model
         "--ema": repr(options.ema),
         "--augment": repr(options.augment),
     }
+
+
+def fitted_before(student: ir.Model, digest: str, compressed: str) -> tuple[str, ...]:
+    """A warning where ``olm compress`` fitted weights to the samples of this ``digest``, none of which are held out."""
+    props = student.metadata_props
+    fitted = "fit_error" in props.get(f"{NOTES}blocks", "") or f"{NOTES}recovery" in props
+    if not fitted or props.get(f"{NOTES}calibration.sha256") != digest:
+        return ()
+    return (FITTED.format(compressed=compressed),)
 
 
 def note(found: Trained, loss: str, digest: str, seed: int, subject: Subject) -> str:

@@ -89,7 +89,7 @@ def test_what_was_not_run_is_said_with_its_command(bench: dict[str, ModuleType])
 
 
 def test_the_page_names_what_won_and_by_how_much(bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench["training_page"], "code_digest", lambda method: "new")
+    monkeypatch.setattr(bench["training_page"], "package_digest", lambda: "new")
     rows = [
         row("olm", "none", 30),
         row("olm+finetune", "merged", 38),

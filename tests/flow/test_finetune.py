@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_layermerge as olm
+from onnx_layermerge.data import load_calibration
 from onnx_layermerge.recover import training
 from tests import zoo
 from tests.recover.training import tiny
@@ -112,6 +113,22 @@ def test_samples_that_are_judged_by_and_learned_from_are_a_warning(desk: Path, t
         assert any(copies in warning and "learned from" in warning for warning in report.warnings)
     report = tuned(desk, tmp_path / "out.onnx", steps=1, val=str(desk / "val.npz"))
     assert not any("learned from" in warning for warning in report.warnings)
+
+
+@needs_torch
+def test_samples_that_the_compression_was_fitted_to_are_a_warning(desk: Path, tmp_path: Path) -> None:
+    model = onnx.load(desk / "small.onnx")
+    digest = load_calibration(str(desk / "data.npz"), [tiny.INPUT]).digest()
+    told = {"olm.calibration.sha256": digest, "olm.recovery": '["tune"]'}
+    for without, warned in (("", True), ("olm.recovery", False), ("olm.calibration.sha256", False)):
+        onnx.helper.set_model_props(model, {name: text for name, text in told.items() if name != without})
+        onnx.save(model, tmp_path / "small.onnx")
+        report = tuned(desk, tmp_path / "out.onnx", steps=1, compressed=tmp_path / "small.onnx")
+        assert any("fitted to these very samples" in each for each in report.warnings) == warned
+    onnx.helper.set_model_props(model, told)
+    onnx.save(model, tmp_path / "small.onnx")
+    words = {"compressed": tmp_path / "small.onnx", "val": str(desk / "val.npz")}
+    assert not any("fitted to" in each for each in tuned(desk, tmp_path / "out.onnx", steps=1, **words).warnings)
 
 
 @needs_torch
