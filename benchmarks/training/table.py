@@ -66,8 +66,8 @@ class Table:
 
 TABLES = {
     "resnet20": Table((1.5, 2.0), tuple(ROWS), 2, 1024, 20),
-    # One step: with two a block took 22 to 24 s of CPU, and there are a hundred and more.  Beside it, at equal minutes, is
-    # the paper's plan without importance, trained unmerged.
+    # One step: with two a block took 22 to 24 s of CPU, and there are a hundred and more.  Beside it, at equal minutes,
+    # is the paper's plan without importance, trained unmerged.
     "lite0": Table(
         (1.3, 1.6),
         ("olm", "olm+finetune", "layermerge", "layermerge+unmerged", "layermerge-whole"),
