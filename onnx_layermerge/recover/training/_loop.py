@@ -23,8 +23,10 @@ from onnx_layermerge.recover.training._call import Tensor
 from onnx_layermerge.recover.training._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from onnx_layermerge.recover.training._held_out import HeldOut, to_device
 from onnx_layermerge.recover.training._interrupts import Interrupts
+from onnx_layermerge.recover.training._looks import Looks
 from onnx_layermerge.recover.training._module import OnnxModule
-from onnx_layermerge.recover.training._options import Answers, Check, Options, Progress, Trained
+from onnx_layermerge.recover.training._options import Answers, Options, Progress, Trained
+from onnx_layermerge.recover.training._parts import part_size
 from onnx_layermerge.recover.training._processes import Processes, device_of, joined
 from onnx_layermerge.recover.training._rate import RATES, fastest, rate_of_step
 from onnx_layermerge.recover.training._steps import Stepper
@@ -34,11 +36,6 @@ __all__ = ["run"]
 # Steps at least and at most, and share of the whole, that each rate is tried for; a loss so many times the first ends a
 # try.
 TRIED, TRIED_SHARE, SPOILT = (5, 40), 0.03, 4.0
-# How many looks at held-out samples in a row end the training where they are this many times as bad as the start.
-# Nothing new for long is no reason: while the rate is high many stand still, or lose, that gain as it falls.
-PATIENCE, HOPELESS = 8, 1.5
-# To count, the start has to be beaten by this share of its loss, and by what float32 rounds away.
-GAIN, ROUNDING = 1e-3, 1e-7
 
 
 def run(
@@ -106,15 +103,9 @@ class _Training:
         if options.feature_weight and options.taps:
             self.taps = self.held_out.tap(self.teacher, self.student, options.taps)
         self.stepper = Stepper(self.student.weights, ema=options.ema, clip=options.clip)
+        self.part = part_size(self.student, held_out, options, device)
         self.step, self.elapsed_before, self.trained_s, self.trained_steps = 0, 0.0, 0.0, 0
-        self.best: list[Tensor] = []
-        # What the look said that the best weights are of; None: it was before a checkpoint.
-        self._known: tuple[float, Divergence] | None = None
-        self.checks, self.losses = [], []
         self.resumed_at = 0
-
-    checks: list[Check]
-    losses: list[float]
 
     def whole(self) -> Trained:
         start_value, start_divergence = self._judged(None)
@@ -123,25 +114,23 @@ class _Training:
                 "The loss on held-out samples is NaN or infinite before the first step: check the samples, the "
                 "compressed model's outputs and --loss."
             )
-        own = self.options.loss is not None
-        self.start_value = start_value
-        self.best_value = start_value - GAIN * abs(start_value) - (0.0 if own else ROUNDING)
+        self.looks = looks = Looks(start_value, own_loss=self.options.loss is not None)
         saved = self._saved()
         if saved is not None:
             self._restore(saved)
         else:
             self.rate = fastest(start_value, self._tried) if self.options.rate is None else self.options.rate
         ended = self._steps()
-        value, apart = (start_value, start_divergence) if not self.best else self._known or self._judged(self.best)
+        value, apart = (start_value, start_divergence) if not looks.best else looks.said or self._judged(looks.best)
         return Trained(
-            weights=self.stepper.arrays(self.best) if self.best else {},
+            weights=self.stepper.arrays(looks.best) if looks.best else {},
             steps=self.step,
             rate=self.rate,
             start_value=start_value,
             value=value,
             start_divergence=start_divergence,
             divergence=apart,
-            checks=tuple(self.checks),
+            checks=tuple(looks.checks),
             ended=ended,
             at=self.step,
             seconds=self._elapsed_s(),
@@ -170,18 +159,18 @@ class _Training:
                 self.step += 1
                 return "nan"
             self.step += 1
-            self.losses.append(loss)
+            self.looks.losses.append(loss)
             self.trained_s += time.monotonic() - began
             self.trained_steps += 1
             self._tell(loss)
             if self._check_due(share):
                 self._check()
-                if self._lost():
+                if self.looks.hopeless():
                     return "early"
             if time.monotonic() - saved_at > 60 * self.options.checkpoint_minutes:
                 self._save()
                 saved_at = time.monotonic()
-        if self.losses:
+        if self.looks.losses:
             self._check()
         by_steps = self.options.steps is not None and self.step >= self.options.steps
         return "done" if by_steps or self.options.steps is None else "time"
@@ -190,26 +179,26 @@ class _Training:
         """One step at ``rate``; its loss, mean over the samples of all processes."""
         arrays = self.batches.at(step)
         count = len(next(iter(arrays.values())))
-        size = min(self.options.own_batch or count, count)
+        size = self.part or count
         loss = torch.zeros((), device=self.processes.device)
         self.stepper.clear()
         for start in range(0, count, size):
             part = {name: values[start : start + size] for name, values in arrays.items()}
-            loss += self._backward(part, size)
+            loss += self._backward(part)
         gradients, mean = self.processes.summed(self.stepper.gradients(), loss)
         if math.isfinite(mean):
             self.stepper.step(gradients, rate)
         return mean
 
-    def _backward(self, part: Mapping[str, np.ndarray], size: int) -> Tensor:
+    def _backward(self, part: Mapping[str, np.ndarray]) -> Tensor:
         """Gradients of a part of the batch, added; its part of the mean loss."""
         feeds = to_device(part, self.processes.device)
         with torch.no_grad():
             wanted = self.teacher(feeds, self.taps)
         with self._types():
             got = self.student(feeds, self.taps)
-        labels = feeds.get(self.options.labels or "")
-        loss = self.objective.training(got, wanted, labels, size) * (size / self.options.batch)
+        labels, count = feeds.get(self.options.labels or ""), len(next(iter(part.values())))
+        loss = self.objective.training(got, wanted, labels, count) * (count / self.options.batch)
         if loss.requires_grad:
             loss.backward()
         return loss.detach()
@@ -269,17 +258,7 @@ class _Training:
 
     def _check(self) -> None:
         judged = self.stepper.judged()
-        value, apart = self._judged(judged)
-        mean = float(np.mean(self.losses))
-        self.losses.clear()
-        self.checks.append(Check(self.step, mean, value))
-        if math.isfinite(value) and value < self.best_value:
-            self.best, self.best_value, self._known = judged, value, (value, apart)
-
-    def _lost(self) -> bool:
-        """Whether to end early."""
-        most = self.start_value + (HOPELESS - 1) * abs(self.start_value) + ROUNDING
-        return len(self.checks) >= PATIENCE and all(not check.value <= most for check in self.checks[-PATIENCE:])
+        self.looks.add(self.step, self._judged(judged), judged)
 
     # --- time ----------------------------------------------------------------------------------------------
 
@@ -319,11 +298,11 @@ class _Training:
                 step=self.step,
                 rate=self.rate,
                 elapsed_s=self._elapsed_s(),
-                best_value=self.best_value,
-                checks=tuple(self.checks),
-                losses=tuple(self.losses),
+                best_value=self.looks.best_value,
+                checks=tuple(self.looks.checks),
+                losses=tuple(self.looks.losses),
                 fingerprint=self.options.fingerprint or {},
-                tensors={**self.stepper.state(), "best": self.best},
+                tensors={**self.stepper.state(), "best": self.looks.best},
             ),
         )
 
@@ -336,8 +315,6 @@ class _Training:
     def _restore(self, saved: Checkpoint) -> None:
         held = {kind: saved.tensors.get(kind, []) for kind in ("moved", "first", "second", "ema", "best")}
         self.stepper.restore(held, saved.step)
-        self.best = [tensor.to(self.processes.device) for tensor in held["best"]]
+        self.looks.restore(saved, [tensor.to(self.processes.device) for tensor in held["best"]])
         self.step, self.rate, self.resumed_at = saved.step, saved.rate, saved.step
-        self.best_value = saved.best_value
-        self.checks, self.losses = list(saved.checks), list(saved.losses)
         self.elapsed_before = saved.elapsed_s

@@ -109,6 +109,8 @@ def _clip(call: Call, x: Tensor, low: Tensor | None = None, high: Tensor | None 
     if not x.is_floating_point():  # an int has no infinity to be clipped to
         limits = torch.iinfo(x.dtype)
         least, most = max(least, limits.min), min(most, limits.max)
+    if x.is_floating_point() and least <= most:
+        return F.hardtanh(x, least, most)  # as clamp, with a gradient that is one pass instead of four
     return x.clamp(least, most)
 
 

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="fine-tuning is an extra: torch is not installed")
 
 from onnx_layermerge.errors import DataError, DeviceError, ModelError, UsageError  # noqa: E402
-from onnx_layermerge.recover.training import Answers, Options, Trained, train  # noqa: E402
+from onnx_layermerge.recover.training import Answers, Options, Trained, _loop, _parts, train  # noqa: E402
 from onnx_layermerge.recover.training._held_out import HeldOut  # noqa: E402
 from onnx_layermerge.recover.training._rate import RATES, cycle, rate_of_step  # noqa: E402
 from tests import zoo  # noqa: E402
@@ -184,6 +184,37 @@ def test_a_model_of_a_fixed_batch_is_trained_in_parts_that_add_up() -> None:
         np.testing.assert_allclose(parts.weights[name], array, rtol=1e-2, atol=1e-4)
     with pytest.raises(DataError, match="takes 64 at once"):
         tiny.trained(own_batch=64, batch=64)
+
+
+def test_on_a_cpu_a_batch_is_computed_in_parts_that_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tiny.trained(ema=0.0)
+    # Values of a sample: 8 channels of 8 x 8 floats.  Parts of 5 do not divide the batch of 32.
+    monkeypatch.setattr(_parts, "BYTES", 5 * 8 * 8 * 8 * 4)
+    sizes: list[int] = []
+    backward = _loop._Training._backward
+
+    def watched(self: Any, part: dict[str, np.ndarray]) -> Any:
+        sizes.append(len(part["x"]))
+        return backward(self, part)
+
+    monkeypatch.setattr(_loop._Training, "_backward", watched)
+    parts = tiny.trained(ema=0.0)
+    assert sizes[:7] == [5] * 6 + [2]
+    for name, array in whole.weights.items():
+        np.testing.assert_allclose(parts.weights[name], array, rtol=1e-2, atol=1e-4)
+
+
+def test_a_loss_of_the_users_own_sees_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_parts, "BYTES", 1)
+    sizes: list[int] = []
+
+    def loss(got: Any, wanted: Any, labels: Any) -> Any:
+        (name,) = got
+        sizes.append(len(got[name]))
+        return (got[name] - wanted[name]).square().mean()
+
+    tiny.trained(loss=loss, steps=3)
+    assert set(sizes) == {32}
 
 
 def test_progress_tells_loss_pace_and_time_left() -> None:

@@ -56,6 +56,7 @@ CASES: list[Case] = [
     ("Clip", [X, np.float32(-0.2), np.float32(0.5)], {}),
     ("Clip", [X, None, np.float32(0.5)], {}),
     ("Clip", [X, np.float32(0)], {}),
+    ("Clip", [X, np.float32(0.5), np.float32(-0.2)], {}),
     ("Clip", [X], {"opset": 10, "min": -0.5, "max": 0.1}),
     ("Clip", [np.arange(-5, 5), whole(-2).reshape(()), whole(3).reshape(())], {}),
     ("Div", [whole(-7, 7, 9), whole(2, -2, 4)], {}),
