@@ -15,7 +15,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks/quality"
 if not FOLDER.is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
-NAMES = ("compare", "jobs", "rows", "search", "quality_page")
+NAMES = ("compare", "jobs", "rows", "search", "cells", "variants", "quality_page")
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_a_row_depends_on_the_files_that_made_it(
 def test_errors_other_code_and_other_settings_are_shown(
     bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench["quality_page"], "code_digest", lambda method: "new")
+    monkeypatch.setattr(bench["cells"], "code_digest", lambda method: "new")
     rows = [
         row("olm", few(16)),
         row("layermerge", few(0), error="1.3× cannot be reached here.", exit_code=4, scores=None),
@@ -220,6 +220,17 @@ def test_errors_other_code_and_other_settings_are_shown(
     assert "layermerge: 1.3× cannot be reached here." in line_of(text, "the paper's merge")
     assert "*older code*" in line_of(text, "uniform width")
     assert "| olm | seed=1 |" in text and "answers +5.0 points" in text
+    assert "Seeds 0, 1: right answers " in text and "*some are of older code*" not in text
+
+
+def test_seeds_are_summed_up(bench: dict[str, ModuleType]) -> None:
+    rows = [row("olm", few(count), variant=f"seed={count}", settings={"seed": count}) for count in (11, 14)]
+    rows += [row("olm", few(16)), row("olm", few(2), variant="samples=64", settings={"samples": 64})]
+    said = next(line for line in bench["quality_page"].render(rows).split("\n") if line.startswith("Seeds"))
+    assert said.startswith("Seeds 0, 11, 14: right answers ")
+    views = [100 * r["scores"]["views"]["correct"] / r["scores"]["views"]["views"] for r in (rows[2], *rows[:2])]
+    assert "all views " + ", ".join(f"{value:.1f} %" for value in views) in said
+    assert f"(mean {np.mean(views):.1f} %, standard deviation {np.std(views, ddof=1):.2g})" in said
 
 
 def test_requirements_are_judged(bench: dict[str, ModuleType]) -> None:

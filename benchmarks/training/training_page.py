@@ -13,8 +13,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[1:1] = [str(HERE.parent / "quality"), str(HERE.parent)]
 
+from cells import against, fast_enough, measured, merit  # noqa: E402
 from jobs import NETWORKS, ROOT  # noqa: E402
-from quality_page import against, fast_enough, measured, merit  # noqa: E402
 from rows import package_digest  # noqa: E402
 from table import ROWS, TABLES, load_all  # noqa: E402
 

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [str(ROOT / "benchmarks" / name) for name in ("training", "quality", "")]
-NAMES = ("table", "training_page", "work", "jobs", "rows", "compare", "quality_page", "stages", "steps")
+NAMES = ("table", "training_page", "work", "jobs", "rows", "compare", "cells", "stages", "steps")
 
 
 @pytest.fixture(scope="module")
