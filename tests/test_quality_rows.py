@@ -190,9 +190,10 @@ def test_a_row_depends_on_the_files_that_made_it(
     for name in ("onnx_layermerge", "benchmarks/quality"):
         shutil.copytree(rows.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(rows, "ROOT", tmp_path)
-    monkeypatch.setattr(rows, "MAKERS", tuple(tmp_path / "benchmarks/quality" / file.name for file in rows.MAKERS))
-    ours, rival = rows.code_digest("olm"), rows.code_digest("width+refit")
-    assert ours != rival == rows.code_digest("tp-magnitude")
+    ours, rival, other = (rows.code_digest(name) for name in ("olm", "width+refit", "tp-taylor"))
+    assert len({ours, rival, other}) == 3 and other == rows.code_digest("tp-magnitude")
+    assert ours == rows.code_digest("drop") != rows.code_digest("drop+refit")
+    assert len({rows.code_digest(name) for name in ("onnxsim", "onnxsim+refit", "tp-taylor", "tp-taylor+refit")}) == 4
 
     whole = rows.package_digest()
     (tmp_path / "onnx_layermerge/recover/training/_loop.py").write_text("# other\n", encoding="utf-8")
@@ -200,7 +201,9 @@ def test_a_row_depends_on_the_files_that_made_it(
     (tmp_path / "onnx_layermerge/flow/_choose.py").write_text("# other\n", encoding="utf-8")
     assert rows.code_digest("olm") != ours and rows.code_digest("width+refit") == rival
     (tmp_path / "onnx_layermerge/fit/_ridge.py").write_text("# other\n", encoding="utf-8")
-    assert rows.code_digest("width+refit") != rival
+    assert rows.code_digest("width+refit") != rival and rows.code_digest("tp-taylor") == other
+    (tmp_path / "benchmarks/quality/torch_prune.py").write_text("# other\n", encoding="utf-8")
+    assert rows.code_digest("tp-taylor") != other
 
 
 def test_errors_other_code_and_other_settings_are_shown(

@@ -103,10 +103,11 @@ class Net:
         return self.node("BatchNormalization", source, *labels, name=name, epsilon=epsilon)
 
     def classifier(self, source: str, name: str = "scores", classes: int = 5) -> str:
-        """Global pooling and a fully connected layer."""
+        """Global pooling and a fully connected layer whose scores compete, as training by a softmax leaves them."""
         pooled = self.node("GlobalAveragePool", source, name=f"{name}.pool")
         flat = self.node("Flatten", pooled, name=f"{name}.flat")
         weight = self.rng.standard_normal((classes, self.channels[source]))
+        weight -= weight.mean(axis=0)
         label = self.constant(f"{name}.w", weight.astype(self.dtype))
         return self.node("Gemm", flat, label, name=name, transB=1)
 

@@ -14,9 +14,9 @@ from jobs import OLM, ROOT
 __all__ = ["FOLDER", "code_digest", "file_of", "load_all", "outdated", "package_digest", "tree_of", "variant_of"]
 
 FOLDER = ROOT / "benchmarks/records/quality"
-# What models of other tools have of this package, and this folder's files that make them.
+# What a refit, and fitted widths, have of this package, and this folder's files that make models with other tools.
 SOLVERS = tuple(f"fit/_{name}.py" for name in ("capture", "eliminate", "patches", "ridge")) + ("recover/_build.py",)
-MAKERS = tuple(Path(__file__).with_name(f"{name}.py") for name in ("refit", "torch_net", "torch_prune", "width"))
+MAKERS = {"width": ("width",), "tp": ("torch_net", "torch_prune"), "onnxsim": ("build",), "refit": ("refit",)}
 # Of the package, what acts in a training alone; no row of this folder has one.
 TRAINING = ("recover/training/*.py", "flow/_training_*.py", "flow/_importance*.py", "flow/_finetune.py")
 TRAINING += ("flow/_paper.py", "flow/_shard.py", "flow/_subject.py")
@@ -43,14 +43,20 @@ def load_all(folder: Path = FOLDER) -> list[Row]:
 def code_digest(method: str) -> str:
     """Of the source files that the method's models are made by, as they lie there, committed or not.
 
-    That is the package but for its trainings for what the command itself makes; of the others' models it only solves
-    and assembles.
+    That is the package but for its trainings for what the command itself makes; of the others' models it only solves,
+    where they are fitted or refitted.
     """
-    package = ROOT / "onnx_layermerge"
-    if method not in OLM:
-        return _digest([*(package / name for name in SOLVERS), *MAKERS])
-    left_out = {file for pattern in TRAINING for file in package.glob(pattern)}
-    return _digest(sorted(file for file in package.rglob("*.py") if file not in left_out))
+    package, makers = ROOT / "onnx_layermerge", ROOT / "benchmarks/quality"
+    base, _, refitted = method.partition("+")
+    found: set[Path] = set()
+    if base in OLM:
+        found.update(package.rglob("*.py"))
+        found.difference_update(file for pattern in TRAINING for file in package.glob(pattern))
+    for name in (base.partition("-")[0], refitted):
+        found.update(makers / f"{file}.py" for file in MAKERS.get(name, ()))
+        if name in ("width", "refit"):
+            found.update(package / file for file in SOLVERS)
+    return _digest(sorted(found))
 
 
 def package_digest() -> str:

@@ -4,10 +4,14 @@
     python benchmarks/training/run.py resnet20 --speedup 2 --row olm+finetune,layermerge-whole --minutes 2
     python benchmarks/training/run.py lite0 --row olm,olm+finetune,layermerge,layermerge+unmerged    # an hour
     python benchmarks/training/run.py lite0 --row layermerge-whole    # hours: importance of a hundred blocks and more
+    python benchmarks/training/run.py --device cuda --minutes 60      # the same rows, trained for longer on a GPU
     python benchmarks/training/run.py --page                          # docs/training.md again, from the records
 
 Every training of a table has the same minutes of the process's CPU time, one thread; what the importance trainings of
-the paper's rows took is taken off the last training of these rows, but never more than half of it.  A row is made by
+the paper's rows took is taken off the last training of these rows, but never more than half of it.  With `--device
+cuda` the minutes are the clock's, and trainings run there; plans are made for the processor and timed on it all the
+same, so these rows differ from those above by their training alone.  All calls of a table are given the same quarter of
+the calibration samples as `--val`, so none judges by what it was fitted to.  A row is made by
 processes of its own: `work.py` builds or trains, and what `quality/steps.py` measures and scores it takes from the two
 files alone.  It lies in benchmarks/records/training/ the moment it is there and is skipped from then on (`--again` runs
 it all the same, `--measure` only times and scores its file once more).  The page is written anew after each row, and
@@ -23,7 +27,6 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +42,7 @@ sys.path[1:1] = [str(HERE.parent / "quality"), str(HERE.parent)]
 from jobs import NETWORKS, ROOT  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rows import package_digest, tree_of  # noqa: E402
-from table import ROWS, TABLES, file_of, known  # noqa: E402
+from table import DEVICES, HELD_OUT, ROWS, TABLES, file_of, importance_steps, known  # noqa: E402
 
 from main_job import chosen, machine, versions, write_json  # noqa: E402
 
@@ -61,15 +64,18 @@ def spawn(step: str, spec: Row, answer: Path) -> Row:
     return found
 
 
-def run_row(network: str, speedup: float, name: str, minutes: float, scratch: Path) -> Row:
-    """Build or train, measure and score one row, and write it."""
-    line, table = ROWS[name], TABLES[network]
-    place = file_of(network, speedup, name, minutes)
+def run_row(network: str, speedup: float, name: str, minutes: float, scratch: Path, device: str = "cpu") -> Row:
+    """Build or train, measure and score one row, and write it; ``device`` is where it is trained."""
+    line = ROWS[name]
+    place = file_of(network, speedup, name, minutes, device)
     output = MODELS / f"{place.stem}.onnx"
     spec: Row = {"network": network, "speedup": speedup, "row": name, "minutes": minutes, "device": "cpu"}
     spec |= {"output": str(output), "profile": str(MODELS / f"{network}.sqlite"), "title": place.stem}
-    spec |= {"samples": table.samples, "importance_steps": table.importance_steps}
+    spec |= {"samples": TABLES[network].samples, "importance_steps": importance_steps(network, device)}
+    spec |= {"train_on": device, "held_out": HELD_OUT}
     row: Row = {key: spec[key] for key in ("network", "speedup", "row", "minutes", "samples", "importance_steps")}
+    row |= {"held_out": HELD_OUT}
+    row |= {} if device == "cpu" or line.training == "none" else {"device": device}
     row |= {"method": line.method, "training": line.training, "code": package_digest(), "tree": tree_of()}
     row |= {"machine": machine(), "versions": versions() | {"torch": version("torch")}}
     row |= {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
@@ -78,6 +84,7 @@ def run_row(network: str, speedup: float, name: str, minutes: float, scratch: Pa
         below = file_of(network, speedup, line.base, minutes)
         built, known_below = MODELS / f"{below.stem}.onnx", known(below)
         stale = known_below is None or not (built.is_file() and digest(built) == known_below.get("sha256"))
+        stale = stale or known_below is not None and known_below.get("held_out") != HELD_OUT
         if known_below is None or (stale and not known_below.get("error")):
             known_below = run_row(network, speedup, line.base, minutes, scratch)
         if known_below.get("error"):
@@ -86,12 +93,9 @@ def run_row(network: str, speedup: float, name: str, minutes: float, scratch: Pa
             return row
         row["start"] = spec["start_sha256"] = known_below["sha256"]
         spec["start"] = str(built)
-    built_before = None if line.training != "none" or line.method != "olm" or table.built is None else table.built
-    if built_before and (ROOT / built_before.format(speedup=speedup)).is_file():
-        shutil.copyfile(ROOT / built_before.format(speedup=speedup), output)
-        found: Row = {"error": None, "exit_code": 0, "words": f"taken from {built_before.format(speedup=speedup)}"}
-    else:
-        found = spawn("make", spec, scratch / "answer.json")
+    found = spawn("make", spec, scratch / "answer.json")
+    if "device_name" in found:
+        row["device_name"] = found.pop("device_name")
     row |= {"error": found.pop("error"), "exit_code": found.pop("exit_code"), "nothing": found.pop("nothing", False)}
     row["build"] = found
     if not row["error"]:
@@ -149,7 +153,8 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("network", nargs="?", help=f"one of {', '.join(TABLES)} (default: all)")
     parser.add_argument("--speedup", type=float, action="append", help="repeatable (default: the network's own)")
     parser.add_argument("--row", default=",".join(ROWS), help="rows (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, help="CPU minutes of every training (default: the network's own)")
+    parser.add_argument("--minutes", type=float, help="of every training, of CPU or, with --device cuda, of the clock")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where trainings run (default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="also rows that are recorded")
     parser.add_argument("--measure", action="store_true", help="measure the files of recorded rows once more")
     parser.add_argument("--page", action="store_true", help="only write the page")
@@ -166,13 +171,17 @@ def main() -> int:
     MODELS.mkdir(parents=True, exist_ok=True)
     failed = 0
     with tempfile.TemporaryDirectory(prefix="training-") as scratch:
+        if options.device != "cpu":
+            there = spawn("look", {"train_on": options.device}, Path(scratch) / "answer.json")
+            if there["error"]:
+                raise SystemExit(there["error"])
         for network in networks:
             if not (ROOT / NETWORKS[network].model).is_file():
                 raise SystemExit(f"{NETWORKS[network].model} is not there: {NETWORKS[network].missing}.")
             minutes = options.minutes or TABLES[network].minutes
             for speedup in options.speedup or TABLES[network].speedups:
                 for name in (name for name in wanted if name in TABLES[network].rows):
-                    place = file_of(network, speedup, name, minutes)
+                    place = file_of(network, speedup, name, minutes, options.device)
                     recorded = known(place)
                     if options.measure:
                         if recorded is not None and recorded.get("scores"):
@@ -182,7 +191,7 @@ def main() -> int:
                     if recorded is not None and not options.again:
                         err.print(f"{place.stem}: recorded", style="dim")
                         continue
-                    row = run_row(network, speedup, name, minutes, Path(scratch))
+                    row = run_row(network, speedup, name, minutes, Path(scratch), options.device)
                     failed += bool(row["error"]) and row["exit_code"] != 4 and not row.get("nothing")
                     write_page()
     return 1 if failed else 0

@@ -9,9 +9,19 @@ from typing import Any
 
 from jobs import ROOT
 
-__all__ = ["FOLDER", "ROWS", "TABLES", "Line", "Table", "file_of", "known", "load_all"]
+__all__ = [
+    *("DEFAULT_STEPS", "DEVICES", "FOLDER", "HELD_OUT", "ROWS", "TABLES", "Line", "Table"),
+    *("file_of", "importance_steps", "known", "load_all"),
+]
 
 FOLDER = ROOT / "benchmarks/records/training"
+# Where trainings run.  Plans are made for the processor, and speed-ups are its own, wherever that is.
+DEVICES = ("cpu", "cuda")
+# Of the calibration samples, what every call of a table is given as `--val`; nothing is fitted to these or learns from
+# them.
+HELD_OUT = {"share": 0.25, "seed": 0}
+# Of `--importance-steps`.
+DEFAULT_STEPS = 20
 Row = dict[str, Any]
 
 
@@ -38,12 +48,12 @@ ROWS = {
     "olm+finetune": Line("ours, then `olm finetune`", "olm", "merged"),
     "olm+unmerged": Line("ours, then `olm finetune --unmerged`", "olm", "unmerged"),
     "layermerge": Line("the paper's merges, no training (`--method layermerge`)", "layermerge", "none"),
-    "layermerge+finetune": Line("these, then `olm finetune`", "layermerge", "merged"),
-    "layermerge+unmerged": Line("these, then `olm finetune --unmerged`", "layermerge", "unmerged"),
-    "layermerge+norms": Line("these, then `olm finetune --unmerged --norms`", "layermerge", "norms"),
+    "layermerge+finetune": Line("the paper's merges, then `olm finetune`", "layermerge", "merged"),
+    "layermerge+unmerged": Line("the paper's merges, then `olm finetune --unmerged`", "layermerge", "unmerged"),
+    "layermerge+norms": Line("the paper's merges, then `olm finetune --unmerged --norms`", "layermerge", "norms"),
     "layermerge-whole": Line("the paper's method (`--method layermerge --finetune`)", "layermerge", "whole"),
-    "depth-whole": Line("its depth baseline (`--method depth --finetune`)", "depth", "whole"),
-    "layeronly-whole": Line("its layer baseline (`--method layeronly --finetune`)", "layeronly", "whole"),
+    "depth-whole": Line("the paper's depth baseline (`--method depth --finetune`)", "depth", "whole"),
+    "layeronly-whole": Line("the paper's layer baseline (`--method layeronly --finetune`)", "layeronly", "whole"),
 }
 
 
@@ -52,36 +62,42 @@ class Table:
     """A network's speed-ups and rows.
 
     ``minutes`` of CPU a training may take.  ``samples`` of calibration, for compression and training alike.
-    ``importance_steps`` of each block's short training in the rows of "whole".  ``built``: where files of `olm
-    compress` may lie already, by ``{speedup}``.
+    ``importance_steps`` of each block's short training in the rows of "whole", on a processor; ``why_steps`` they are
+    not the default.
     """
 
     speedups: tuple[float, ...]
     rows: tuple[str, ...]
     minutes: float
     samples: int
-    importance_steps: int
-    built: str | None = None
+    importance_steps: int = DEFAULT_STEPS
+    why_steps: str = ""
 
 
 TABLES = {
-    "resnet20": Table((1.5, 2.0), tuple(ROWS), 2, 1024, 20),
-    # One step: with two a block took 22 to 24 s of CPU, and there are a hundred and more.  Beside it, at equal minutes,
-    # is the paper's plan without importance, trained unmerged.
+    "resnet20": Table((1.5, 2.0), tuple(ROWS), 2, 1024),
+    # Beside the paper's method, at equal minutes, is its plan without importance, trained unmerged.
     "lite0": Table(
         (1.3, 1.6),
         ("olm", "olm+finetune", "layermerge", "layermerge+unmerged", "layermerge-whole"),
         10,
         1024,
         1,
-        "models/quality/lite0-{speedup:g}-olm.onnx",
+        "two took 22 to 24 s of CPU a block, and there are a hundred blocks and more",
     ),
 }
 
 
-def file_of(network: str, speedup: float, row: str, minutes: float) -> Path:
-    """Where the record lies; a row without training is the same for all minutes."""
-    parts = [network, f"{speedup:g}", row, *([] if ROWS[row].training == "none" else [f"{minutes:g}min"])]
+def importance_steps(network: str, device: str) -> int:
+    """Steps of each block's short training; what the table has instead of the default is for want of CPU minutes."""
+    return TABLES[network].importance_steps if device == "cpu" else DEFAULT_STEPS
+
+
+def file_of(network: str, speedup: float, row: str, minutes: float, device: str = "cpu") -> Path:
+    """Where the record lies; a row without training is the same for all minutes and devices."""
+    parts = [network, f"{speedup:g}", row]
+    if ROWS[row].training != "none":
+        parts += [f"{minutes:g}min", *([] if device == "cpu" else [device])]
     return FOLDER / ("-".join(parts) + ".json")
 
 

@@ -1,9 +1,10 @@
 """The steps of `run.py`, each in a process of its own.
 
-    python benchmarks/training/work.py make|score SPEC ANSWER        # nobody needs to call this by hand
+    python benchmarks/training/work.py make|score|look SPEC ANSWER        # nobody needs to call this by hand
 
 SPEC is JSON, ANSWER the file that takes what was found, as JSON.  A training's clock is the CPU time of this process:
-a busy neighbour takes nothing off it, so equal minutes are equal work.
+a busy neighbour takes nothing off it, so equal minutes are equal work.  On a GPU, whose work no process's CPU time
+shows, it is the clock on the wall.
 """
 
 from __future__ import annotations
@@ -12,16 +13,13 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 HERE = Path(__file__).resolve().parent
 sys.path[1:1] = [str(HERE.parent / "quality"), str(HERE.parent)]
 
+from equal import clock, device_name, look, samples_of, spent_s  # noqa: E402
 from jobs import NETWORKS, ROOT  # noqa: E402
 from rich.console import Console  # noqa: E402
 from stages import Stages  # noqa: E402
@@ -33,15 +31,6 @@ LEAST = 0.5
 NOTHING = "nothing to do: no block of this plan is a merge, so before the merge it is what it is behind it"
 Row = dict[str, Any]
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def cpu_clock() -> Iterator[None]:
-    """Inside, trainings go by the CPU time of this process."""
-    from onnx_layermerge.recover.training import _loop
-
-    with patch.object(_loop, "time", SimpleNamespace(monotonic=time.process_time)):
-        yield
 
 
 def make(spec: Row) -> Row:
@@ -62,7 +51,7 @@ def make(spec: Row) -> Row:
             found = finetuned(spec, unmerged=line.training != "merged", norms=line.training == "norms")
     except OlmError as error:
         return {"error": str(error), "exit_code": error.exit_code}
-    return {"error": None, "exit_code": 0, **found}
+    return {"error": None, "exit_code": 0, **found, **device_name(spec)}
 
 
 def compressed(spec: Row, **training: Any) -> Row:
@@ -77,24 +66,25 @@ def compressed(spec: Row, **training: Any) -> Row:
     recipes: dict[str, int] = {}
     for block in told["blocks"]:
         recipes[block["recipe"]] = recipes.get(block["recipe"], 0) + 1
-    words = ", ".join(f"{count} {recipe}" for recipe, count in sorted(recipes.items()))
+    said = ", ".join(f"{count} {recipe}" for recipe, count in sorted(recipes.items()))
     kept = {name: told[name] for name in ("basis", "predicted", "speedup", "convs_before", "convs_after", "warnings")}
     kept["blocks"] = [block["name"] for block in told["blocks"]]
-    return {"words": f"{words} (plan by {told['basis']})", "recipes": recipes, "report": kept, "stages": stages.found}
+    return {"words": f"{said} (plan by {told['basis']})", "recipes": recipes, "report": kept, "stages": stages.found}
 
 
 def whole(spec: Row) -> Row:
     """`olm compress --finetune`: importance first and on its own, so that its minutes can be taken off."""
     cost, scores = importance(spec)
     budget = 60 * spec["minutes"]
-    left = max(budget - cost["cpu_s"], LEAST * budget)
-    with cpu_clock():
+    left = max(budget - spent_s(spec, cost), LEAST * budget)
+    with clock(spec):
         found = compressed(
             spec,
             finetune=True,
             importance=scores,
             importance_steps=spec["importance_steps"],
             finetune_minutes=left / 60,
+            finetune_device=spec["train_on"],
         )
     last = found["stages"]["train"]
     found["training"] = {
@@ -113,7 +103,9 @@ def importance(spec: Row) -> tuple[Row, Path]:
 
     method, steps = ROWS[spec["row"]].method, spec["importance_steps"]
     # Scores of other samples or steps are others; what else they depend on a row that is refused them says.
-    path = Path(spec["profile"]).with_name(f"{spec['network']}-{method}-{spec['samples']}-{steps}-importance.json")
+    parts = [spec["network"], method, f"{spec['samples']}less{spec['held_out']['share']:g}", str(steps)]
+    parts += [] if spec["train_on"] == "cpu" else [spec["train_on"]]
+    path = Path(spec["profile"]).with_name("-".join([*parts, "importance.json"]))
     told = path.with_suffix(".cost.json")
     cost = {"cpu_s": 0.0, "wall_s": 0.0, "blocks": 0, "steps": steps}
     if told.is_file():
@@ -123,12 +115,13 @@ def importance(spec: Row) -> tuple[Row, Path]:
         cost |= {"cpu_s": 0.0, "wall_s": 0.0, "blocks": 0}
     words = _words(spec)
     try:
-        with _watched(spec) as stages, cpu_clock():
+        with _watched(spec) as stages, clock(spec):
             score_shard(
                 _files(spec)[0],
                 importance=path,
                 shard=(1, 1),
                 importance_steps=steps,
+                finetune_device=spec["train_on"],
                 progress=stages.progress,
                 **words,
             )
@@ -147,16 +140,19 @@ def finetuned(spec: Row, *, unmerged: bool, norms: bool) -> Row:
 
     if unmerged and not merges(spec):
         return {"error": NOTHING, "exit_code": 0, "nothing": True}
-    with _watched(spec) as stages, cpu_clock():
+    fit, held_out = samples_of(spec)
+    with _watched(spec) as stages, clock(spec):
         report = olm.finetune(
             _files(spec)[0],
             spec["start"],
             spec["output"],
-            data=str(ROOT / NETWORKS[spec["network"]].calib),
+            data=fit,
+            val=held_out,
             samples=spec["samples"],
             minutes=spec["minutes"],
             unmerged=unmerged,
             norms=norms,
+            device=spec["train_on"],
             progress=stages.progress,
         )
     last = stages.found["train"]
@@ -187,9 +183,10 @@ def _files(spec: Row) -> tuple[Path, Path]:
 
 def _words(spec: Row) -> Row:
     """What compression and importance have to be told alike."""
-    calib = str(ROOT / NETWORKS[spec["network"]].calib)
+    fit, held_out = samples_of(spec)
     method = ROWS[spec["row"]].method
-    return {"calib": calib, "samples": spec["samples"], "method": method, "profile": spec["profile"]}
+    words = {"samples": spec["samples"], "method": method, "profile": spec["profile"]}
+    return {"calib": fit, "val": held_out, **words}
 
 
 def _shared_timings(spec: Row) -> None:
@@ -219,6 +216,10 @@ class _watched(Stages):
         super().__init__()
         self._title, self._said = spec["title"], ""
 
+    def __enter__(self) -> _watched:
+        super().__enter__()
+        return self
+
     def progress(self, stage: str, done: int, total: int, what: str) -> None:
         self.enter(stage)
         if stage != self._said or stage == "score":
@@ -229,7 +230,7 @@ class _watched(Stages):
 def main() -> int:
     step, spec, answer = sys.argv[1:]
     begin = time.perf_counter()
-    found = {"make": make, "score": score}[step](json.loads(spec))
+    found = {"make": make, "score": score, "look": look}[step](json.loads(spec))
     found |= {"wall_s": time.perf_counter() - begin, **used()}
     Path(answer).write_text(json.dumps(found), encoding="utf-8")
     return 0

@@ -62,10 +62,7 @@ class GuardedGroup(click.Group):
             _stop_writing()
             ctx.exit(NO_READER)
         except KeyboardInterrupt:
-            kept = " (blocks timed so far stay in the profile)" if ctx.invoked_subcommand in _TIMING else ""
-            if ctx.invoked_subcommand == "finetune":
-                kept = " (but the checkpoint, if --checkpoint names one: --resume goes on from it)"
-            click.echo(f"interrupted; nothing was written{kept}", err=True)
+            click.echo(f"interrupted; nothing was written{_kept(ctx)}", err=True)
             ctx.exit(INTERRUPTED)
         except Exception as error:
             ctx.exit(_report(error))
@@ -87,6 +84,18 @@ class GuardedGroup(click.Group):
         except click.ClickException as error:
             code = _report_usage(error)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _kept(ctx: click.Context) -> str:
+    """What an interrupted command leaves, in brackets."""
+    command, words = ctx.invoked_subcommand, given_words()
+    if command == "finetune":
+        return " (but the checkpoint, if --checkpoint names one: --resume goes on from it)"
+    if command == "compress" and "--finetune" in words:
+        if any(word.partition("=")[0] == "--importance" for word in words):
+            return " (blocks timed so far stay in the profile, their scores in --importance: the same words go on)"
+        return " (blocks timed so far stay in the profile; with --importance their scores would stay, too)"
+    return " (blocks timed so far stay in the profile)" if command in _TIMING else ""
 
 
 def _report(error: Any) -> int:

@@ -27,6 +27,7 @@ __all__ = [
     "metric_options",
     "mismatch_option",
     "model_options",
+    "norms_option",
     "output_options",
     "profile_option",
     "require_builds_option",
@@ -191,9 +192,7 @@ def mismatch_option(command: F) -> F:
 
 def all_option(command: F) -> F:
     """--all, as ``everything``."""
-    return click.option(
-        "--all", "everything", is_flag=True, help="Show long lists and long names whole."
-    )(command)  # fmt: skip
+    return click.option("--all", "everything", is_flag=True, help="Show long lists and long names whole.")(command)
 
 
 def effort_option(command: F) -> F:
@@ -202,6 +201,15 @@ def effort_option(command: F) -> F:
         "--effort", type=click.Choice(EFFORTS), default="normal", show_default=True,
         help="How many samples rank blocks and plans, and how many plans are built; quick tunes no blocks, thorough "
         "searches around the best plan.",
+    )(command)  # fmt: skip
+
+
+def norms_option(command: F) -> F:
+    """--norms."""
+    return click.option(
+        "--norms", is_flag=True,
+        help="Put a BatchNormalization behind each convolution that had one, in what is trained before it is merged, "
+        "and fold it in at the end.",
     )(command)  # fmt: skip
 
 

@@ -1,5 +1,9 @@
 """How far drawn digits lie from real ones: the Fréchet distance between features of both.
 
+    python examples/ddpm/frechet.py ddpm.onnx [small.onnx …] [--count 2000] [--steps 50] [--seed 0]
+
+draws digits as `sample.py` does, every model from the same noise, and prints d² to all real digits for each.
+
 Both sets of features are taken for Gaussian, with means μ and covariances C (Dowson and Landau 1982; on features of a
 classifier: Heusel et al. 2017):
 
@@ -13,6 +17,8 @@ units: it compares models with each other and with what real digits have among t
 
 from __future__ import annotations
 
+import argparse
+import runpy
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,7 +29,8 @@ from numpy.typing import NDArray
 
 __all__ = ["distance", "features"]
 
-CLASSIFIER = Path(__file__).resolve().parent.parent / "mnist" / "resnet20.onnx"
+HERE = Path(__file__).resolve().parent
+CLASSIFIER = HERE.parent / "mnist" / "resnet20.onnx"
 
 
 @lru_cache(maxsize=1)
@@ -54,3 +61,24 @@ def distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T  # rounding leaves values below 0
     shared = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(0)).sum()
     return max(0.0, float(difference @ difference + np.trace(first) + np.trace(second) - 2 * shared))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", type=Path, default=[HERE / "ddpm.onnx"], metavar="MODEL")
+    parser.add_argument("--count", type=int, default=2000, help="digits to draw, at least 2 (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=50, help="of DDIM (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
+    options = parser.parse_args()
+    if options.count < 2:
+        parser.error("--count is below 2; give at least 2 digits, which a covariance needs.")
+    sampler = runpy.run_path(str(HERE / "sample.py"))
+    real = features(np.concatenate(runpy.run_path(str(HERE / "data.py"))["images"]()))
+    start = sampler["noises"](options.count, options.seed)
+    for model in options.models:
+        drawn = features(sampler["sample"](model, start, options.steps))
+        print(f"{model}: {distance(drawn, real):.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -59,9 +59,10 @@ KINDS: dict[str, Kind] = {
     "width": WIDTH,
 }
 
-# The paper's own, and the two that it grew out of: activations alone, convolutions alone.
+# The paper's own, and the two that it grew out of: activations alone, convolutions alone.  Both offer nothing that the
+# paper's own does not.
 PAPER: dict[str, tuple[str, ...]] = {
-    "layermerge": ("merge-all", "merge-subset"),
+    "layermerge": ("merge-all", "merge-subset", "identity"),
     "depth": ("merge-all",),
     "layeronly": ("identity",),
 }

@@ -6,7 +6,7 @@ An activation or a norm inside counts as removed: its entry goes on in its place
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from onnx_layermerge.candidates._space import Space, geometry_of, window_of
 from onnx_layermerge.graph import Network, Pool, Region, computed_inputs, pool_of, scale_of
 from onnx_layermerge.merge import AffineConv, Geometry, MergedConv
 
-__all__ = ["Walk", "averages", "geometry_through", "merge_through"]
+__all__ = ["Walk", "averages", "geometry_through", "growth_through", "merge_through"]
 
 V = TypeVar("V")
 
@@ -121,6 +121,18 @@ class _Geometries:
 
 
 @dataclass(frozen=True)
+class _Growths(_Geometries):
+    """Notes besides by how much each convolution lets the kernel grow."""
+
+    found: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def conv(self, value: Geometry, position: int) -> Geometry:
+        kernel = geometry_of(self.network.convs[position]).kernel
+        self.found[position] = tuple((k - 1) * stride for k, stride in zip(kernel, value.stride, strict=True))
+        return super().conv(value, position)
+
+
+@dataclass(frozen=True)
 class _Convs:
     network: Network
 
@@ -162,6 +174,22 @@ def geometry_through(network: Network, region: Region, keep: Sequence[bool], spa
     if found is None or found[1] != space.channels_out or not found[0].same_grid(space.geometry):
         return None
     return found[0]
+
+
+def growth_through(network: Network, region: Region, space: Space) -> list[tuple[int, ...]] | None:
+    """(k − 1)·Π strides before, a number a dimension, for every convolution of the region; None where the algebra ends.
+
+    Strides are those of convolutions that are always kept, and of averages: they do not hang on what else is.
+    """
+    rank = len(network.convs[region.convs[0]].kernel)
+    growths = _Growths(network)
+    try:
+        found = Walk(network, region, (True,) * len(region.convs), growths).result(
+            Geometry.identity(rank), space.channels_in
+        )
+    except ValueError:  # branches that the algebra does not put on one grid
+        return None
+    return None if found is None else [growths.found[position] for position in region.convs]
 
 
 def merge_through(network: Network, region: Region, keep: Sequence[bool], channels: int) -> MergedConv:

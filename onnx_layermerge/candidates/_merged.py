@@ -1,7 +1,13 @@
 """Merged: the region's convolutions composed by algebra, activations inside it removed.
 
 ``lossless`` lists only regions without an activation inside, ``merged`` all, ``subsets`` the paper's choice of which
-convolutions to keep for each kernel size (largest ΣL1 norm; arXiv 2406.12837, §3).
+convolutions to keep for each kernel size (largest ΣL1 norm; arXiv 2406.12837, §3), the others being the identity:
+
+    k = 1 + Σ (k_l − 1)·Π strides before l,    over the kept convolutions l.
+
+Where none is kept and nothing else lies inside, no convolution is left at all; a skip inside makes it one of kernel 1.
+Branches with kernels of their own do not add up: there the sum only tells subsets apart, and of those that come out at
+one kernel the largest norm stays, as in the rule.
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from onnx_layermerge.candidates._candidate import Candidate, Stage, conv_from, name_of
-from onnx_layermerge.candidates._compose import averages, geometry_through, merge_through
+from onnx_layermerge.candidates._compose import averages, geometry_through, growth_through, merge_through
 from onnx_layermerge.candidates._kind import Given
 from onnx_layermerge.candidates._space import Space, geometry_of
 from onnx_layermerge.graph import Network, Region, Series
@@ -19,16 +25,24 @@ from onnx_layermerge.merge import Geometry, MergedConv, keep_subset
 
 __all__ = ["MERGE", "MERGE_ALL", "MERGE_SUBSET", "merge_of"]
 
-# The algebra of longer stretches only makes kernels that no device likes.
+# Larger ones hardly ever compute less than what they stand for (docs/adr/0020).
 MAX_KERNEL = 13
 
 
 def _candidate(network: Network, region: Region, keep: Sequence[bool], geometry: Geometry, space: Space) -> Candidate:
-    channelwise = space.channelwise and space.channels_in == space.channels_out
+    channelwise = space.channels_in == space.channels_out and _channelwise(network, region, keep)
     kept = "".join("1" if flag else "0" for flag in keep)
     stage = Stage(space.channels_in, space.channels_out, geometry, space.channels_in if channelwise else 1)
     key = f"merge {'x'.join(map(str, geometry.kernel))} {name_of(network, region)} [{kept}]"
     return Candidate(key, region, "merge", (stage,), tuple(keep))
+
+
+def _channelwise(network: Network, region: Region, keep: Sequence[bool]) -> bool:
+    """Whether what is kept mixes no channels."""
+    convs = [network.convs[position] for position, kept in zip(region.convs, keep, strict=True) if kept]
+    if any(not conv.groups == conv.channels_in == conv.channels_out for conv in convs):
+        return False
+    return all(node.op_type != "Concat" for node in network.order[region.start : region.stop])
 
 
 def merged(network: Network, region: Region, space: Space) -> Iterator[Candidate]:
@@ -48,20 +62,40 @@ def lossless(network: Network, region: Region, space: Space) -> Iterator[Candida
 
 
 def subsets(network: Network, region: Region, space: Space) -> Iterator[Candidate]:
-    """For each smaller kernel size, the paper's subset of convolutions."""
-    convs = [network.convs[position] for position in region.convs]
-    square = all(len(set(geometry_of(conv).kernel)) == 1 for conv in convs)
-    if len(convs) < 2 or not square or any(s != 1 for conv in convs[:-1] for s in conv.stride):
+    """For each kernel size but the whole region's, the paper's subset of convolutions."""
+    growths = growth_through(network, region, space)
+    if growths is None:
         return
-    growth = [geometry_of(conv).kernel[0] - 1 for conv in convs]
-    norm = [float(np.abs(conv.weight).sum()) for conv in convs]
+    # Sums of these numbers are equal where the sums of growths are, in every dimension.
+    base = 1 + sum(map(max, growths))
+    growth = [sum(each * base**dim for dim, each in enumerate(sizes)) for sizes in growths]
+    norm = [_norm(network, position) for position in region.convs]
     reducible = [_reducible(network, position) for position in region.convs]
-    for total, keep in sorted(keep_subset(growth, norm, reducible).items()):
-        if all(keep) or not any(keep) or total + 1 > MAX_KERNEL:
-            continue
+    best: dict[tuple[int, ...], tuple[float, tuple[bool, ...], Geometry]] = {}
+    for keep in keep_subset(growth, norm, reducible).values():
         geometry = geometry_through(network, region, keep, space)
-        if geometry is not None:
-            yield _candidate(network, region, keep, geometry, space)
+        if geometry is None or max(geometry.kernel) > MAX_KERNEL:
+            continue
+        kept = sum(each for each, flag in zip(norm, keep, strict=True) if flag)
+        if geometry.kernel not in best or (kept, sum(keep)) > (best[geometry.kernel][0], sum(best[geometry.kernel][1])):
+            best[geometry.kernel] = kept, keep, geometry
+    for _, keep, geometry in best.values():
+        if all(keep):
+            continue
+        candidate = _candidate(network, region, keep, geometry, space)
+        if not any(keep) and _is_identity(network, candidate):
+            yield Candidate(f"identity {name_of(network, region)}", region, "identity")
+        elif len(keep) > 1:
+            yield candidate
+
+
+def _norm(network: Network, position: int) -> float:
+    """‖W‖₁; asked of one convolution for every region that holds it."""
+    key = (_norm, position)
+    if key not in network.remembered:
+        network.remembered[key] = float(np.abs(network.convs[position].weight).sum())
+    found: float = network.remembered[key]
+    return found
 
 
 def _reducible(network: Network, position: int) -> bool:
@@ -69,6 +103,13 @@ def _reducible(network: Network, position: int) -> bool:
     conv = network.convs[position]
     geometry = geometry_of(conv)
     return conv.channels_in == conv.channels_out and geometry.same_grid(Geometry.identity(len(geometry.kernel)))
+
+
+def _is_identity(network: Network, candidate: Candidate) -> bool:
+    """Whether the merge gives back what it reads."""
+    conv = merge_of(network, candidate).conv
+    same = conv.geometry == Geometry.identity(conv.geometry.ndim) and conv.groups == conv.in_channels
+    return same and bool((conv.weight == 1).all()) and not conv.bias.any()
 
 
 def merge_of(network: Network, candidate: Candidate) -> MergedConv:

@@ -10,10 +10,19 @@ what it answers in ``_answers``, and which axis of an answer counts samples in `
 
 from __future__ import annotations
 
-from onnx_layermerge.data._answers import answers, constant_outputs, same_answer, same_values
+from onnx_layermerge.data._answers import (
+    answers,
+    answers_finite,
+    check_finite,
+    constant_outputs,
+    not_finite,
+    same_answer,
+    same_values,
+)
 from onnx_layermerge.data._calibration import CACHE_BYTES, Calibration, load_calibration
 from onnx_layermerge.data._files import open_array
 from onnx_layermerge.data._joined import Layout, gather, nothing_left
+from onnx_layermerge.data._memory import check_fits, how_many_fit
 from onnx_layermerge.data._mirrored import with_mirrored
 from onnx_layermerge.data._mixed import with_mixtures
 from onnx_layermerge.data._options import PRESETS, ImageOptions
@@ -32,11 +41,16 @@ __all__ = [
     "Pictures",
     "Range",
     "answers",
+    "answers_finite",
     "built_in_pictures",
+    "check_finite",
+    "check_fits",
     "constant_outputs",
     "gather",
+    "how_many_fit",
     "infer_range",
     "load_calibration",
+    "not_finite",
     "nothing_left",
     "open_array",
     "same_answer",

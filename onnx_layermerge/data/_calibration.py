@@ -17,7 +17,7 @@ import numpy as np
 from onnx_layermerge.data._files import open_npy_folder, open_npz
 from onnx_layermerge.data._images import ImageStore, find_images, open_images
 from onnx_layermerge.data._options import ImageOptions
-from onnx_layermerge.data._sources import Index, Rows, Store, Survey
+from onnx_layermerge.data._sources import Index, Named, Rows, Store, Survey
 from onnx_layermerge.data._specs import Arrays, InputSpec, check_inputs
 from onnx_layermerge.data._streams import from_object, from_script, is_script
 from onnx_layermerge.errors import DataError, UsageError
@@ -133,6 +133,16 @@ class Calibration:
         """What tells the samples apart, in their order: copies of one sample have the same one."""
         return tuple(self._prints[int(number)] for number in self._numbers)
 
+    @property
+    def distinct(self) -> int:
+        """How many of the samples are different."""
+        return len(set(self.fingerprints()))
+
+    def where(self, index: int) -> str:
+        """Words for a sample, by which it is found in its source: its number there or its file."""
+        number = int(self._numbers[index])
+        return self._store.where(number) if isinstance(self._store, Named) else f"sample {number}"
+
     def _part(self, numbers: Index) -> Calibration:
         return Calibration(self._store, self.inputs, self.source, self._prints, numbers)
 
@@ -223,8 +233,10 @@ def _open_folder(
 def _warnings(survey: Survey) -> tuple[str, ...]:
     total, distinct = len(survey.fingerprints), len(set(survey.fingerprints))
     notes = []
-    if total < FEW_SAMPLES:
+    if distinct < FEW_SAMPLES and distinct == total:
         notes.append(f"Only {total} calibration samples: fits are poor below {FEW_SAMPLES}, give more.")
+    elif 1 < distinct < FEW_SAMPLES:
+        notes.append(f"Only {distinct} different calibration samples: fits are poor below {FEW_SAMPLES}, give more.")
     if total > 1 and distinct == 1:
         notes.append(f"All {total} calibration samples are identical: give different ones.")
     elif distinct < total:

@@ -152,6 +152,11 @@ class NpyStore:
         raws = [self._raw(int(index))[0] for index in indices]
         return {spec.name: np.stack([convert(raw[spec.name], spec) for raw in raws]) for spec in self._inputs}
 
+    def where(self, number: int) -> str:
+        files, rows = self._samples[number]
+        name = self._inputs[0].name
+        return str(files[name]) if rows[name] is None else f"sample {rows[name]} of {files[name]}"
+
     def survey(self) -> Survey:
         return survey_samples(map(self._raw, range(len(self))), self._inputs)
 

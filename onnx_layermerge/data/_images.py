@@ -161,6 +161,9 @@ class ImageStore:
         """The samples stacked along axis 0."""
         return {self._name: np.stack([self._sample(int(index)) for index in indices])}
 
+    def where(self, number: int) -> str:
+        return str(self._files[number])
+
     def _sample(self, index: int) -> Array:
         sample = self._cache.get(index)
         if sample is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnx_layermerge.errors import DataError
 
-__all__ = ["check_fits", "free_bytes"]
+__all__ = ["check_fits", "free_bytes", "how_many_fit"]
 
 # The rest is for the model, its activations and the fits.
 SHARE = 0.5
@@ -25,6 +25,12 @@ def free_bytes() -> int | None:
         return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def how_many_fit(each: int) -> int | None:
+    """How many things of ``each`` bytes do not take more than half of the free memory; None where nobody knows."""
+    free = free_bytes()
+    return None if free is None else int(SHARE * free / max(each, 1))
 
 
 def check_fits(needed: int, where: str, advice: str = "use fewer samples (--samples)") -> None:

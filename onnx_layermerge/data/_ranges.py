@@ -242,7 +242,7 @@ def _in_front(model: ir.Model, spec: InputSpec, options: ImageOptions, pictures:
     ys = []
     for level in (0.0, 1.0, 2.0):
         y = session.run({spec.name: np.full_like(like, level)})[str(node.inputs[0].name)]
-        if y.ndim != 4:
+        if y.ndim != 4 or not np.isfinite(y).all():
             return None
         ys.append(y[0, :, y.shape[2] // 2, y.shape[3] // 2].astype(np.float64))
     a, b = ys[1] - ys[0], ys[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,14 @@ class Rows(Protocol):
     def rows(self, indices: Index) -> Arrays: ...
 
 
-class Store(Rows, Protocol):
+@runtime_checkable
+class Named(Protocol):
+    """Samples that a user can find again: ``where`` has words for one, to stand inside a sentence."""
+
+    def where(self, number: int) -> str: ...
+
+
+class Store(Rows, Named, Protocol):
     """Samples of a source, which can be looked through; ``notes`` are warnings for the user."""
 
     notes: tuple[str, ...]
@@ -141,6 +148,9 @@ class ArrayStore:
             values, index = self._columns[spec.name]
             out[spec.name] = convert(values[index[indices]], spec)
         return out
+
+    def where(self, number: int) -> str:
+        return f"sample {self._numbers[number]}"
 
     def survey(self) -> Survey:
         return survey_samples(map(self._raw, range(len(self))), self._inputs)

@@ -9,9 +9,11 @@ from math import prod
 import numpy as np
 
 from onnx_layermerge.candidates import Job
+from onnx_layermerge.errors import DataError
 from onnx_layermerge.fit._eliminate import elimination_order
 from onnx_layermerge.fit._patches import grid_of, patch_rows, sample_positions, value_rows
 from onnx_layermerge.fit._ridge import ALPHAS, NEAR_ALPHAS, Fit, Gram, Target, fit_conv, fit_ranks
+from onnx_layermerge.merge import Geometry
 
 __all__ = ["fit_jobs", "rows_for"]
 
@@ -28,13 +30,16 @@ ORDER_ALPHA = 1e-2
 
 @dataclass(eq=False)
 class _Samples:
-    """What is kept of the runs: the entry's features whole, targets and skips at sampled positions only.
+    """What is kept of the runs: targets and skips at sampled positions, and of the entry either its features whole or,
+    where those of all images are too large, what each convolution reads at these positions.
 
-    ``places`` holds the positions [R, 1 + n] of each output grid, ``values`` and ``skips`` the rows by job key.
+    ``places`` holds the positions [R, 1 + n] of each output grid, ``values`` and ``skips`` the rows by job key,
+    ``patches`` the rows [R, C, ∏kernel] by geometry.
     """
 
     images: int
     features: list[np.ndarray] = field(default_factory=list)
+    patches: dict[Geometry, np.ndarray] = field(default_factory=dict)
     places: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)
     grids: dict[str, tuple[int, ...]] = field(default_factory=dict)
     values: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -58,11 +63,15 @@ def fit_jobs(
 
     Each run is (values of the original: the targets, values of the deployed model: entry and skips), by name [N, …].
     ``entry`` and ``skips`` rename values in the deployed model; ``alphas`` and ``prior`` are those of :func:`fit_conv`.
+
+    Raises:
+        DataError: a value of the original is NaN or infinite; nothing could be fitted to it.
     """
     source, renamed = entry or jobs[0].entry, skips or {}
     samples = _Samples(images)
     for values, met in runs:
-        if not samples.features:
+        _check_finite(values, samples.seen)
+        if not samples.seen:
             _plan_samples(samples, jobs, met[source], rows_per_unknown, seed)
         _take(samples, jobs, values, met, source, renamed)
         if samples.seen >= samples.images:
@@ -70,14 +79,50 @@ def fit_jobs(
     return _solve(samples, jobs, alphas, prior, rows_per_unknown)
 
 
+def _check_finite(values: Arrays, seen: int) -> None:
+    """What the deployed model makes of a sample is another matter: that shows in how its plan is judged."""
+    for name, value in values.items():
+        finite = np.isfinite(value).reshape(len(value), -1).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"Inside the model, '{name}' is NaN or infinite for {int((~finite).sum())} of samples {seen} to "
+                f"{seen + len(value) - 1} of those that are fitted on, and nothing can be fitted to that: leave such "
+                "samples out, check their range, or repair the model."
+            )
+
+
 def _plan_samples(
     samples: _Samples, jobs: Sequence[Job], features: np.ndarray, rows_per_unknown: int, seed: int
 ) -> None:
-    """Decide on the first batch how many images fit in memory and which positions of each grid to look at."""
-    samples.images = max(1, min(samples.images, FEATURE_BYTES // max(features[0].nbytes, 1)))
-    rng = np.random.default_rng(seed)
+    """Decide on the first batch which positions of each grid to look at, and what to keep of the entry.
+
+    Whole features serve every geometry.  Where they would hold only some of the images, the patches of all of them
+    are kept if these fit: other images say more than other positions of the same.
+    """
     for job in jobs:
         samples.grids[job.key] = grid_of(job.stage.geometry, features)
+    _place(samples, jobs, rows_per_unknown, seed)
+    whole = max(1, FEATURE_BYTES // max(4 * features[0].size, 1))
+    if whole >= samples.images:
+        return
+    sizes = {
+        job.stage.geometry: (
+            len(samples.places[samples.grids[job.key]]),
+            features.shape[1],
+            prod(job.stage.geometry.kernel),
+        )
+        for job in jobs
+    }
+    if 4 * sum(map(prod, sizes.values())) <= FEATURE_BYTES + PATCH_BYTES:
+        samples.patches = {geometry: np.empty(size, np.float32) for geometry, size in sizes.items()}
+    else:
+        samples.images = whole
+        _place(samples, jobs, rows_per_unknown, seed)
+
+
+def _place(samples: _Samples, jobs: Sequence[Job], rows_per_unknown: int, seed: int) -> None:
+    """Positions for as many images as there are to be."""
+    rng = np.random.default_rng(seed)
     for grid in sorted(set(samples.grids.values())):
         rows = max(rows_for(job, rows_per_unknown) for job in jobs if samples.grids[job.key] == grid)
         samples.places[grid] = sample_positions(samples.images, grid, rows, rng)
@@ -94,11 +139,19 @@ def _take(
 ) -> None:
     """Keep one batch."""
     count = min(len(met[source]), samples.images - samples.seen)
-    samples.features.append(met[source][:count].astype(np.float32, copy=False))
+    features = met[source][:count].astype(np.float32, copy=False)
+    if not samples.patches:
+        samples.features.append(features)
+    filled: set[Geometry] = set()
     for job in jobs:
         places = samples.places[samples.grids[job.key]]
-        local = places[(places[:, 0] >= samples.seen) & (places[:, 0] < samples.seen + count)].copy()
+        first, last = np.searchsorted(places[:, 0], (samples.seen, samples.seen + count))
+        local = places[first:last].copy()
         local[:, 0] -= samples.seen
+        geometry = job.stage.geometry
+        if geometry in samples.patches and geometry not in filled:
+            samples.patches[geometry][first:last] = patch_rows(features, geometry, local)
+            filled.add(geometry)
         rows = value_rows(values[job.site.value], local)
         samples.values.setdefault(job.key, []).append(rows.astype(np.float32, copy=False))
         if job.site.skip is not None:
@@ -116,7 +169,7 @@ def _solve(
     rows_per_unknown: int,
 ) -> dict[str, Fit]:
     """Solve job after job; those with equal geometry share one Gram matrix."""
-    features = np.concatenate(samples.features)
+    features = np.concatenate(samples.features) if samples.features else None
     held_images = max(1, round(samples.seen * HELD_OUT)) if samples.seen > 1 else 0
     fits: dict[str, Fit] = {}
     orders: dict[object, np.ndarray] = {}
@@ -126,14 +179,17 @@ def _solve(
             continue
         stage = job.stage
         places = samples.places[samples.grids[job.key]]
-        places = places[places[:, 0] < samples.seen]
+        seen = places[places[:, 0] < samples.seen]
         # A smaller system needs fewer of the rows sampled for the largest; thin out evenly.
-        keep = slice(None, None, max(1, len(places) // rows_for(job, rows_per_unknown)))
-        places = places[keep]
+        keep = slice(None, None, max(1, len(seen) // rows_for(job, rows_per_unknown)))
+        places = seen[keep]
         key = (stage.geometry, stage.groups, len(places))
         if shared is None or shared[0] != key:
             shared = None
-            patches = patch_rows(features, stage.geometry, places)
+            if features is None:
+                patches = samples.patches[stage.geometry][: len(seen)][keep]
+            else:
+                patches = patch_rows(features, stage.geometry, places)
             grouped = patches.reshape(len(places), stage.groups, -1).transpose(1, 0, 2)
             held = int((places[:, 0] >= samples.seen - held_images).sum())
             shared = (key, Gram(np.array(grouped, dtype=np.float32, order="C"), held))

@@ -12,15 +12,15 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_layermerge.candidates import PAPER
-from onnx_layermerge.data import ImageOptions, with_mixtures
+from onnx_layermerge.data import ImageOptions
 from onnx_layermerge.errors import UsageError
 from onnx_layermerge.fit import on_one_thread
 from onnx_layermerge.flow._asked import Asked
-from onnx_layermerge.flow._choose import Case
-from onnx_layermerge.flow._data import choosable, open_samples, what_it_cost
+from onnx_layermerge.flow._choose import Case, Chosen
+from onnx_layermerge.flow._data import choosable, judged_by, open_samples, what_it_cost
 from onnx_layermerge.flow._effort import effort_of
 from onnx_layermerge.flow._importance import Importance
-from onnx_layermerge.flow._judged import judge, judges, overfitted
+from onnx_layermerge.flow._judged import judge, judges, misjudged, overfitted, underdetermined
 from onnx_layermerge.flow._paper import finetuned
 from onnx_layermerge.flow._plan_file import PlanFile, open_plan, plan_file, write_plan
 from onnx_layermerge.flow._prepare import Progress, check_speedup, prepare, quiet
@@ -32,9 +32,10 @@ from onnx_layermerge.flow._required import buildable, read_builds
 from onnx_layermerge.flow._search import Place, search
 from onnx_layermerge.flow._training_words import TrainingWords
 from onnx_layermerge.graph import check_target, load_runnable, narrow, write
+from onnx_layermerge.importance import Divergence
 from onnx_layermerge.latency import Backend, EngineOptions, open_backend
 from onnx_layermerge.report import Report
-from onnx_layermerge.verify import check_sizes
+from onnx_layermerge.verify import check_sizes, outputs_of, quality
 
 __all__ = ["compress"]
 
@@ -78,6 +79,7 @@ def compress(
     finetune_minutes: float | None = None,
     finetune_steps: int | None = None,
     finetune_device: str | None = None,
+    norms: bool = False,
     seed: int = 0,
     progress: Progress = quiet,
 ) -> Report:
@@ -122,6 +124,8 @@ def compress(
         finetune_minutes: length of the last training (10, unless ``finetune_steps`` are given).
         finetune_steps: steps of the last training.
         finetune_device: where all of it is trained: "cpu" (also None), "cuda" or "cuda:N".
+        norms: in these trainings a BatchNormalization stands behind every convolution that has one in ``input``, as
+            with ``finetune(norms=True)``.
 
     Returns:
         The report; the file at ``output`` is complete.
@@ -153,6 +157,7 @@ def compress(
         finetune_minutes=finetune_minutes,
         finetune_steps=finetune_steps,
         finetune_device=finetune_device,
+        norms=norms or None,
     )
     if not finetune:
         training.check_none_given()
@@ -177,7 +182,7 @@ def compress(
         way = partial(follow, path=str(plan), plan=held, opened=there, speedup=speedup, lock=lock)
     prepared = prepare(input, method=method, shapes=shapes, batch=batch, engines=engines, progress=progress)
     network = prepared.network
-    data = open_samples(prepared, calib, val, images, samples, seed)
+    data = open_samples(prepared, calib, val, images, samples, seed, progress)
     prepared = choosable(prepared, data, method)
     warnings: list[str] = []
     if builds is not None and held is None:
@@ -192,7 +197,7 @@ def compress(
         fit_data=data.fit,
         held_out=data.validation,
         # Another source is what mixtures only stand in for.
-        validation=with_mixtures(data.validation, seed) if data.mixing else data.validation,
+        validation=judged_by(prepared, data, seed),
         everything=data.everything,
         metric=by.metric,
         seed=seed,
@@ -211,14 +216,16 @@ def compress(
     chosen = found.chosen
     warnings += found.warnings
     result = judge(case, chosen, None if data.fit is None else data.validation, by)
-    if result.compared is not None:
-        cost = what_it_cost(data, result.compared.divergence)
-        warnings += [] if cost is None else [cost]
+    lost = _lost_on_noise(case, chosen) if result.compared is None else result.compared.divergence
+    cost = what_it_cost(data, lost)
+    warnings += [] if cost is None else [cost]
+    warnings += misjudged(result)
     if not data.pictures:
-        there_are = 0 if data.fit is None else len(data.fit)
+        there_are = 0 if data.fit is None else data.fit.distinct
         warnings += overfitted(
-            result.fits, held_out=len(data.validation), separate=val is not None, samples=samples, there=there_are
+            result.fits, held_out=data.validation.distinct, separate=val is not None, samples=samples, there=there_are
         )
+        warnings += underdetermined(chosen.weights.judged.fits)
     clock.mark("judge")
     check_sizes(case.original, chosen.model, network.inputs, prepared.bound)
     pictures = sketches(prepared, chosen.model, chosen.plan.keys)
@@ -241,6 +248,12 @@ def opened_backend(backend: str | Backend, device: str, precision: str, engines:
     if (device, precision) != ("cpu", "fp32"):
         raise UsageError("A backend that is open has a device and a precision: leave out those of the call.")
     return backend
+
+
+def _lost_on_noise(case: Case, chosen: Chosen) -> Divergence:
+    network, batch = case.prepared.network, case.prepared.batch
+    wanted = outputs_of(network.model, case.held_out, batch)
+    return quality(wanted, chosen.weights.judged.model, case.held_out, batch)
 
 
 def _write(model: ir.Model, target: Path, path: Path | None, plan: PlanFile | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 
@@ -21,18 +22,23 @@ from onnx_layermerge.data import (
     Layout,
     Range,
     answers,
+    answers_finite,
     built_in_pictures,
+    check_fits,
     gather,
+    how_many_fit,
     infer_range,
     load_calibration,
+    not_finite,
     nothing_left,
     same_answer,
     same_values,
     suspicious_range,
+    with_mixtures,
 )
 from onnx_layermerge.errors import DataError
 from onnx_layermerge.fit import FITTED
-from onnx_layermerge.flow._prepare import Prepared
+from onnx_layermerge.flow._prepare import Prepared, Progress, quiet
 from onnx_layermerge.graph import Session, load_runnable
 from onnx_layermerge.importance import Divergence
 
@@ -40,6 +46,7 @@ __all__ = [
     "NO_DATA",
     "Samples",
     "choosable",
+    "judged_by",
     "left_out",
     "noise",
     "open_data",
@@ -65,6 +72,10 @@ RANGE_UNKNOWN = (
     "built-in pictures are not used, as the range of input '{input}' cannot be told from the model ({why}): name it "
     "with --preset, or with --scale, --mean and --std"
 )
+NOISE_COST = (
+    "expected loss, measured on {count} samples of noise and on nothing else: {same}KL {kl:.3g}, relative error "
+    "{relative:.2g}; what your own images lose may be far more: measure it on them with olm verify --calib"
+)
 ALIKE = (
     "the original gives the same top-1 to {share:.0%} of the built-in pictures, so they show little of what it can do, "
     "and agreement on them says little"
@@ -81,6 +92,14 @@ ALL_DEAD = (
     "The model gives the same values of output {names} to all samples of {source} looked at, so nothing would show "
     "what a plan loses: check the samples' range and preprocessing, and the model's weights."
 )
+FEWER_JUDGE = (
+    "the outputs for {there} held-out samples are large ({size:.1f} GiB), so {kept} of them, drawn at random, judge "
+    "the plans: to say which, give as many with --val"
+)
+# Outputs of the original for held-out samples and their mixtures; a plan's, and what a comparison makes of both in
+# float64, are 8 to 12 times as much (measured: a map of 21 classes, a list of 1,000).
+JUDGED_BYTES, COPIES = 256 << 20, 12
+FEWEST_JUDGE = 8
 # From here on the pictures are all one to the model.
 ALIKE_SHARE = 0.9
 
@@ -103,16 +122,22 @@ class Samples:
 
 
 def open_samples(
-    prepared: Prepared, calib: object, val: object, images: ImageOptions | None, samples: int, seed: int
+    prepared: Prepared,
+    calib: object,
+    val: object,
+    images: ImageOptions | None,
+    samples: int,
+    seed: int,
+    progress: Progress = quiet,
 ) -> Samples:
     """The samples of a run, looked through: a model that cannot answer them is an error, odd ones are a warning.
 
     Raises:
-        DataError: the data do not fit the model, or its outputs on them are not finite.
+        DataError: the data do not fit the model, or its outputs on any of them are not finite.
     """
     options = images or ImageOptions()
     if calib is None:
-        return _without(prepared, options, samples, seed)
+        return _without(prepared, options, samples, seed, progress)
     data = open_data(prepared, calib, options, samples, seed)
     digest = data.digest()
     if val is None:
@@ -122,11 +147,27 @@ def open_samples(
         digest += "+" + validation.digest()
     warnings = data.warnings if val is None else (*data.warnings, *validation.warnings)
     # Together: a size that depends on the data may show only between the two.
-    warnings += _unsaid(prepared, *answers(prepared.network.model, (fit, validation), prepared.batch), data.source)
+    outputs, layout = _answers(prepared, (fit, validation), progress)
+    warnings += _unsaid(prepared, outputs, layout, data.source)
     for part in (fit,) if val is None else (fit, validation):
         warnings += _doubts(prepared, part)
     whole = data if val is None else None
-    return Samples(fit, validation, digest, warnings, mixing=val is None, everything=whole)
+    mixing, share = val is None, 4 if val is None else 1
+    validation, fewer = _held(prepared, validation, outputs, layout, seed, mixing=mixing, share=share)
+    return Samples(fit, validation, digest, warnings + fewer, mixing=mixing, everything=whole)
+
+
+def judged_by(prepared: Prepared, found: Samples, seed: int) -> Calibration:
+    """What plans are chosen by: the held-out samples, and mixtures of them where there are to be some.
+
+    A model may have no finite answer to what lies between two samples; then these do alone, the very object.
+    """
+    if not found.mixing:
+        return found.validation
+    mixed = with_mixtures(found.validation, seed)
+    # Those of the samples themselves were looked at before.
+    fine = answers_finite(prepared.network.model, mixed, prepared.batch, len(found.validation))
+    return mixed if fine else found.validation
 
 
 def left_out(names: Sequence[str], outputs: Mapping[str, object]) -> tuple[str, ...]:
@@ -168,28 +209,86 @@ def choosable(prepared: Prepared, found: Samples, method: str) -> Prepared:
 
 
 def what_it_cost(found: Samples, validated: Divergence) -> str | None:
-    """A sentence on what was lost on the held-out pictures; None where the samples are the user's."""
-    if not found.pictures:
+    """A sentence on what was lost on the held-out pictures, or on noise; None where the samples are the user's."""
+    if not found.pictures and found.fit is not None:
         return None
     same = "" if np.isnan(validated.agreement) else f"the same top-1 for {validated.agreement:.1%}, "
+    if found.fit is None:
+        count, kl, relative = len(found.validation), validated.kl, validated.relative
+        return NOISE_COST.format(count=count, same=same, kl=kl, relative=relative)
     return (
         f"expected loss, measured on {len(found.validation)} cuts of pictures that no fit has seen: {same}"
         f"KL {validated.kl:.3g}, relative error {validated.relative:.2g}; what your own images lose may be more or less"
     )
 
 
-def _without(prepared: Prepared, options: ImageOptions, samples: int, seed: int) -> Samples:
-    """Pictures where they fit and their range is known, else noise and why."""
-    wanted, why = _pictures(prepared, options, samples, seed)
+def _answers(
+    prepared: Prepared, parts: Sequence[Calibration], progress: Progress
+) -> tuple[dict[str, np.ndarray], Layout]:
+    def seen(done: int, total: int) -> None:
+        progress("read", done, total, "the original's answers to all samples")
+
+    return answers(prepared.network.model, parts, prepared.batch, seen=seen)
+
+
+def _held(
+    prepared: Prepared,
+    validation: Calibration,
+    outputs: Mapping[str, np.ndarray],
+    layout: Layout,
+    seed: int,
+    *,
+    mixing: bool = False,
+    share: int = 1,
+) -> tuple[Calibration, tuple[str, ...]]:
+    """As many held-out samples as keep the outputs for them within ``JUDGED_BYTES``, and a warning where some go.
+
+    ``outputs`` are those for ``layout.samples`` samples; one in ``share`` of the samples of a run is held out.
+
+    Raises:
+        DataError: memory holds not even that; the message says how many samples fit.
+    """
+    rows = sum(values.nbytes for name, values in outputs.items() if layout.axes.get(name) is not None)
+    each = ceil(rows / max(layout.samples, 1) * (4 / 3 if mixing else 1))
+    most = max(FEWEST_JUDGE, prepared.batch, JUDGED_BYTES // max(each, 1))
+    there, kept = len(validation), min(len(validation), most)
+    fit = how_many_fit(COPIES * each)
+    needed, where = COPIES * each * kept, f"Comparing the outputs for {kept} held-out samples"
+    if fit is not None and fit < max(2, prepared.batch):
+        check_fits(needed, where, "take smaller inputs (--shapes), or a machine with more memory")
+    check_fits(needed, where, f"use fewer samples (--samples {share * (fit or 0)})")
+    if kept == there:
+        return validation, ()
+    return validation.take(kept, seed), (FEWER_JUDGE.format(there=there, size=each * there / 2**30, kept=kept),)
+
+
+def _without(prepared: Prepared, options: ImageOptions, samples: int, seed: int, progress: Progress) -> Samples:
+    """Pictures where they fit and their range is known, else noise and why.
+
+    Raises:
+        DataError: the model's outputs on the noise are not finite.
+    """
+    wanted, why = _pictures(prepared, options, samples, seed, progress)
     if wanted is not None:
         return wanted
     validation = open_data(prepared, noise(prepared, seed), ImageOptions(), samples, seed)
-    warnings = (NO_DATA,) if why is None else (NO_DATA, why)
-    _, layout = gather(Session(prepared.network.model).run, validation.batches(prepared.batch))
-    return Samples(None, validation, "none", warnings + left_out(prepared.network.outputs, layout.axes))
+    warnings: tuple[str, ...] = (NO_DATA,) if why is None else (NO_DATA, why)
+    parts, layout = gather(Session(prepared.network.model).run, validation.batches(prepared.batch))
+    for name in prepared.network.outputs:
+        bad = sum(not_finite(part[name]) for part in parts)
+        if bad:
+            raise DataError(
+                f"Without --calib the model is run on noise around zero, and its output '{name}' is NaN or infinite in "
+                f"{bad} of {len(parts)} batches of that: give samples of the range that it takes with --calib."
+            )
+    warnings += left_out(prepared.network.outputs, layout.axes)
+    validation, _ = _held(prepared, validation, layout.join(parts), layout, seed)
+    return Samples(None, validation, "none", warnings)
 
 
-def _pictures(prepared: Prepared, options: ImageOptions, samples: int, seed: int) -> tuple[Samples | None, str | None]:
+def _pictures(
+    prepared: Prepared, options: ImageOptions, samples: int, seed: int, progress: Progress
+) -> tuple[Samples | None, str | None]:
     """Built-in pictures as samples, or why not (None: the model takes no picture, and none was spoken of)."""
     specs = _specs(prepared)
     named = options.preset is not None or options.scale is not None
@@ -208,18 +307,19 @@ def _pictures(prepared: Prepared, options: ImageOptions, samples: int, seed: int
         if told.options is None:
             return None, RANGE_UNKNOWN.format(input=spec.name, why=told.why)
         fit, validation = pictures.samples(spec, told.options, samples, seed)
-        outputs, layout = answers(prepared.network.model, (validation,), prepared.batch)
+        outputs, layout = _answers(prepared, (validation, fit), progress)
         unsaid = _unsaid(prepared, outputs, layout, validation.source)
+        held_out, fewer = _held(prepared, validation, outputs, layout, seed, mixing=True, share=4)
     except DataError as error:
         return None, f"built-in pictures do not fit: {error}"
     warnings: tuple[str, ...] = (PICTURES.format(count=len(fit) + len(validation), name=told.name, why=told.why),)
     share = same_answer(outputs)
     if share is not None and share >= ALIKE_SHARE:
         warnings += (ALIKE.format(share=share),)
-    warnings += unsaid
+    warnings += unsaid + fewer
     warnings += _doubts(prepared, fit)
     digest = f"{fit.digest()}+{validation.digest()}"
-    return Samples(fit, validation, digest, warnings, mixing=True, pictures=True), None
+    return Samples(fit, held_out, digest, warnings, mixing=True, pictures=True), None
 
 
 def _takes_pictures(spec: InputSpec) -> bool:

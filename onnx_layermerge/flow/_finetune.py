@@ -16,7 +16,7 @@ from onnx_layermerge.flow._prepare import Prepared, Progress, data_batch, quiet
 from onnx_layermerge.flow._subject import Subject, lost_by_merging, subject_of
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
 from onnx_layermerge.flow._training_files import training_files
-from onnx_layermerge.flow._training_notes import NOTE, fingerprint, fitted_before, note, said
+from onnx_layermerge.flow._training_notes import NO_GAIN, NOTE, fingerprint, fitted_before, note, said
 from onnx_layermerge.flow._training_samples import training_samples
 from onnx_layermerge.flow._training_taps import block_ends
 from onnx_layermerge.graph import bind_shapes, load, network_of, read, write
@@ -136,7 +136,7 @@ def finetune(
         OlmError: with one sentence and an exit code; nothing is written then.
         KeyboardInterrupt: asked to end; only the checkpoint is written.
     """
-    require_torch()
+    require_torch("olm finetune")
     _check_words(label_weight, feature_weight, minutes, steps, lr, batch, ema, precision, checkpoint_minutes, samples)
     sources = {"--data": data, "--val": val, "--loss": None if loss == "kl" else loss}
     target, kept = training_files(output, checkpoint, resume, (input, compressed), sources)
@@ -218,7 +218,7 @@ def finetune(
         warnings=(
             *warnings,
             *subject.warnings,
-            *said(found, str(compressed), str(output)),
+            *said(found, NO_GAIN.format(compressed=compressed, output=output)),
             *lost_by_merging(found.divergence, end),
         ),
         unmerged=subject.blocks,

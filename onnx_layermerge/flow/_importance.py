@@ -57,7 +57,7 @@ RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 @dataclass(frozen=True)
 class Wanted:
     """What was asked of the training; ``shard`` (number from 1, of how many) computes its part of the entries only.
-    ``importance_lr`` None finds the rate with one block."""
+    ``importance_lr`` None finds the rate with one block; with ``norms`` every training has some."""
 
     importance_steps: int
     files: tuple[Path, ...]
@@ -66,6 +66,7 @@ class Wanted:
     device: str
     shard: tuple[int, int] | None = None
     importance_lr: float | None = None
+    norms: bool = False
 
 
 @dataclass(eq=False)
@@ -147,6 +148,7 @@ def scored_by_training(
             "--importance-lr": "tried" if wanted.importance_lr is None else f"{wanted.importance_lr:g}",
             "--metric": "none" if metric is None else _measured_by(metric),
             "--seed": str(seed),
+            **({"--norms": "put back"} if wanted.norms else {}),
         },
         taken,
     )
@@ -203,6 +205,7 @@ class _Trial:
     ) -> None:
         self._prepared, self._fit, self._judged, self._metric = prepared, fit_data, judged, metric
         self._exact = outputs_of(prepared.network.model, judged, prepared.batch)
+        self._normed_on = fit_data if wanted.norms else None
         self._answers: dict[int | None, Answers] = {}
         self._options = Options(
             steps=wanted.importance_steps, batch=BATCH, seed=seed, device=wanted.device, checks=LOOKS
@@ -235,7 +238,8 @@ class _Trial:
         """The network with the block replaced, before its merge, and how far its outputs lie from the original's."""
         prepared = self._prepared
         # What the merge would weigh is of no matter here: it is taken apart at once.
-        model = taken_apart(prepared, [candidate], structure(prepared, [candidate]), None).model
+        merged = structure(prepared, [candidate])
+        model = taken_apart(prepared, [candidate], merged, self._normed_on).model
         return model, quality(self._exact, model, self._judged, prepared.batch)
 
     def _apart(self, model: ir.Model, rate: float) -> float:

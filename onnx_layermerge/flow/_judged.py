@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil, log10
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnx_layermerge.data import Calibration
 from onnx_layermerge.errors import UsageError
+from onnx_layermerge.fit import FEW_ROWS, Fit
 from onnx_layermerge.flow._choose import Case, Chosen
 from onnx_layermerge.flow._prepare import Prepared, Progress
 from onnx_layermerge.flow._scores import bounded
 from onnx_layermerge.graph import Session
-from onnx_layermerge.importance import collect
+from onnx_layermerge.importance import class_scores, collect
 from onnx_layermerge.verify import (
     WORST,
     Compared,
@@ -28,11 +30,12 @@ from onnx_layermerge.verify import (
     decoder_of,
     fit_check,
     metric_of,
+    out_of_proportion,
     outputs_of,
     sample_losses,
 )
 
-__all__ = ["Judgement", "Judges", "judge", "judges", "overfitted"]
+__all__ = ["Judgement", "Judges", "judge", "judges", "misjudged", "overfitted", "underdetermined"]
 
 # Enough for ranks; the last fifth of what a fit is given decides on its ridge and is not solved on.
 CHECKED = 256
@@ -43,6 +46,11 @@ FEW_HELD_OUT = 8
 OVERFITTED = (
     "the fits know their own samples better than others: {held_out} are typically {ratio:.1f} times as far from the"
     " original as those that were fitted on; give --calib about {needed} samples (now {now}){more}"
+)
+
+FEW_EQUATIONS = (
+    "block '{block}' was fitted with {rows:.2g} equations for each unknown, so only the strongest ridge was used; below"
+    " {enough} give --calib more samples"
 )
 
 UNDECIDED = (
@@ -113,17 +121,37 @@ def judge(case: Case, chosen: Chosen, held_out: Calibration | None, by: Judges) 
     if case.fit_data is not None and (built.fits or built.refitted):
         # A fit with large features holds fewer samples than there are; none but those count as seen.
         given = min((fit.images for fit in built.fits.values()), default=len(case.fit_data))
-        fits = fit_check(_seen(case, chosen, case.fit_data, given), sample_losses(wanted, got), given)
+        classes = class_scores(wanted)
+        seen = _seen(case, chosen, case.fit_data, given, classes)
+        # Copies are no samples more.
+        different = len(set(case.fit_data.fingerprints()[:given]))
+        fits = fit_check(seen, sample_losses(wanted, got, classes), different)
     return Judgement(compared(wanted, got, by.decoder), values, fits)
 
 
-def _seen(case: Case, chosen: Chosen, data: Calibration, given: int) -> np.ndarray:
+def _seen(case: Case, chosen: Chosen, data: Calibration, given: int, classes: Collection[str]) -> np.ndarray:
     """Losses [n] of samples that all fits were solved on: of the ``given`` first ones, as far as memory allows."""
     prepared = case.prepared
     count = min(CHECKED, ceil(SOLVED * given), len(bounded(prepared, data, case.seed)))
-    feeds = list(islice(data.batches(prepared.batch), ceil(count / prepared.batch)))
-    outputs = [collect(Session(model).run, feeds) for model in (prepared.network.model, chosen.weights.judged.model)]
-    return sample_losses(*outputs)[:count]
+
+    def outputs(model: ir.Model) -> dict[str, np.ndarray]:
+        # Inputs are read twice: of large ones not even a hundred could be held.
+        return collect(Session(model).run, islice(data.batches(prepared.batch), ceil(count / prepared.batch)))
+
+    return sample_losses(outputs(prepared.network.model), outputs(chosen.weights.judged.model), classes)[:count]
+
+
+def misjudged(judgement: Judgement) -> tuple[str, ...]:
+    """The warnings about outputs whose KL hides how far their values are from the original's."""
+    return () if judgement.compared is None else out_of_proportion(judgement.compared.outputs)
+
+
+def underdetermined(fits: Mapping[str, Fit]) -> list[str]:
+    """The warning about the block, by key, whose fit had the fewest equations for each unknown, where they are few."""
+    fewest = min(fits.items(), key=lambda item: item[1].rows_per_unknown, default=None)
+    if fewest is None or fewest[1].rows_per_unknown >= FEW_ROWS:
+        return []
+    return [FEW_EQUATIONS.format(block=fewest[0], rows=fewest[1].rows_per_unknown, enough=FEW_ROWS)]
 
 
 def overfitted(
@@ -132,7 +160,8 @@ def overfitted(
     """The warning about a plan whose fits need more samples, or where nobody can tell.
 
     ``there`` is how many samples there were to fit on: where memory held fewer, more would be no use.  ``held_out`` is
-    how many were held out, of --calib or, where ``separate``, of --val; ``samples`` the limit on both.
+    how many were held out, of --calib or, where ``separate``, of --val.  Both count copies once, as ``fits`` does;
+    ``samples`` is the limit on both sources.
     """
     if fits is None or fits.samples < there:
         return []

@@ -17,6 +17,7 @@ from onnx_layermerge.flow._last_timing import as_written
 from onnx_layermerge.flow._search import Found
 from onnx_layermerge.flow._subject import Subject, lost_by_merging, taken_apart
 from onnx_layermerge.flow._training_batch import own_batch, whole_batch
+from onnx_layermerge.flow._training_notes import said
 from onnx_layermerge.flow._weights import Weights
 from onnx_layermerge.latency import Backend, LatencyTable, Ratio
 from onnx_layermerge.recover.training import Options, train
@@ -30,6 +31,8 @@ NO_GAIN = (
     "no weights that were tried in the training of the whole plan are closer to the original on held-out samples than "
     "the merged ones, so those were written: give more samples, or more time"
 )
+# The rate of the last training is tried; there is no option for it here.
+LOWER = "olm finetune on the output with a small --lr"
 
 
 def finetuned(
@@ -46,7 +49,7 @@ def finetuned(
     by_key = {candidate.key: candidate for candidate in prepared.candidates}
     plan = [by_key[key] for key in chosen.plan.keys]
     model = chosen.model.clone()
-    apart = taken_apart(prepared, plan, model, None)
+    apart = taken_apart(prepared, plan, model, case.fit_data if wanted.norms else None)
     own = own_batch(prepared, model)
     options = Options(
         steps=wanted.steps,
@@ -62,8 +65,8 @@ def finetuned(
     )  # fmt: skip
     subject = Subject(prepared.network, model, plan, apart)
     subject.put_back(trained.weights)
-    said: tuple[str, ...] = () if trained.improved else (NO_GAIN,)
-    said += lost_by_merging(trained.divergence, subject.after(case.held_out, own or prepared.batch))
+    warnings = said(trained, NO_GAIN, LOWER)
+    warnings += lost_by_merging(trained.divergence, subject.after(case.held_out, own or prepared.batch))
     steps = ("finetune",) if trained.improved else ()
     if steps:
         model.metadata_props[f"{NOTES}recovery"] = json.dumps(steps)
@@ -74,6 +77,7 @@ def finetuned(
             "rate": trained.rate,
             "improved": trained.improved,
             "unmerged": len(apart.blocks),
+            "norms": len(apart.norms),
             "importance.steps": wanted.importance_steps,
             "importance.lr": wanted.importance_lr,
             "held_out.before": trained.start_value,
@@ -86,7 +90,7 @@ def finetuned(
     # Nothing was fitted, and what is judged is what is written: no sample that decided anything was learned from.
     weights = Weights(built, built, chosen.weights.samples, steps)
     done = replace(chosen, model=model, weights=weights, speedup=ratio, measured_now=now)
-    return replace(found, chosen=done, warnings=(*found.warnings, *said))
+    return replace(found, chosen=done, warnings=(*found.warnings, *warnings))
 
 
 def _timed(

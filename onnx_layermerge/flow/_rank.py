@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_layermerge.candidates import Candidate
-from onnx_layermerge.data import Calibration
+from onnx_layermerge.data import Calibration, check_finite
 from onnx_layermerge.errors import TargetError
 from onnx_layermerge.fit import FITTED
 from onnx_layermerge.flow._effort import Effort
@@ -31,16 +31,22 @@ Near = Callable[[Plan, Collection[tuple[str, ...]]], Iterable[Plan]]
 
 # A user's metric may take minutes: it sees this many plans, the best by divergence.
 JUDGED = 4
+# Divergences below this are rounding of the outputs.
+ROUNDING = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """A plan as built on ``images`` samples, its divergence on validation data, and the user's metric if asked."""
+    """A plan as built on ``images`` samples, its divergence on validation data, and the user's metric if asked.
+
+    ``relative`` is the relative error, which decides where the divergence does not.
+    """
 
     plan: Plan
     built: Built
     loss: float
     score: float | None = None
     images: int = 0
+    relative: float = 0.0
 
 
 def loss_bases(candidates: Sequence[Candidate], scores: Scores, timed: Timed) -> dict[str, tuple[Choice, ...]]:
@@ -141,14 +147,20 @@ def rank(
 def judge_of(
     prepared: Prepared, fit_data: Calibration | None, validation: Calibration, seed: int
 ) -> Callable[[Plan, int], Ranked]:
-    """What builds a plan on so many samples and holds it against the original."""
+    """What builds a plan on so many samples and holds it against the original.
+
+    Raises:
+        DataError: the original's outputs are not finite: any plan would look as good as any other.
+    """
     network, batch = prepared.network, prepared.batch
     by_key = {candidate.key: candidate for candidate in prepared.candidates}
     wanted = collect(Session(network.model).run, validation.batches(batch))
+    check_finite(wanted, validation.source)
 
     def judge(plan: Plan, images: int) -> Ranked:
         built = build(network, [by_key[key] for key in plan.keys], fit_data, images=images, batch=batch, seed=seed)
-        return Ranked(plan, built, quality(wanted, built.model, validation, batch).kl, images=images)
+        found = quality(wanted, built.model, validation, batch)
+        return Ranked(plan, built, found.kl, images=images, relative=found.relative)
 
     return judge
 
@@ -172,5 +184,6 @@ def _searched(
     return sorted(found, key=_order)
 
 
-def _order(item: Ranked) -> tuple[float, tuple[str, ...]]:
-    return item.loss, item.plan.keys
+def _order(item: Ranked) -> tuple[float, float, tuple[str, ...]]:
+    """Least divergence first; a saturated softmax has none for any plan, and then values tell them apart."""
+    return max(item.loss, ROUNDING), item.relative, item.plan.keys

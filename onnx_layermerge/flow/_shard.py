@@ -60,6 +60,7 @@ def score_shard(
     effort: str = "normal",
     importance_steps: int | None = None,
     importance_lr: float | None = None,
+    norms: bool = False,
     finetune_device: str | None = None,
     seed: int = 0,
     progress: Progress = quiet,
@@ -83,6 +84,7 @@ def score_shard(
         importance_steps=importance_steps,
         importance_lr=importance_lr,
         finetune_device=finetune_device,
+        norms=norms or None,
     )
     wanted = training.wanted(method, calib, shard)
     trying = effort_of(effort)

@@ -12,7 +12,7 @@ from onnx_layermerge.graph import Network, to_bytes
 from onnx_layermerge.recover.training import Options, Trained
 from onnx_layermerge.rewrite import NOTES
 
-__all__ = ["NOTE", "fingerprint", "fitted_before", "note", "said"]
+__all__ = ["NOTE", "NO_GAIN", "fingerprint", "fitted_before", "note", "said"]
 
 # What of the run is noted in the file.
 NOTE = "olm.finetune"
@@ -22,11 +22,12 @@ NO_GAIN = (
     "{output} has these: give more samples, or more time"
 )
 NOT_FINITE = (
-    "the loss was NaN or infinite at step {step}, so the training ended there; the weights are the best of those before"
+    "the loss or its gradient was NaN or infinite at step {step}, so the training ended there; the weights are the "
+    "best of those before"
 )
 ENDED_EARLY = (
-    "held-out samples were far worse off than at the start for long, so the training ended at step {step}; a smaller "
-    "--lr may do better"
+    "held-out samples were far worse off than at the start for long, so the training ended at step {step}; {lower} "
+    "may do better"
 )
 FITTED = (
     "{compressed} was fitted to these very samples, those that judge included, and answers better to them than to "
@@ -57,7 +58,8 @@ def fitted_before(student: ir.Model, digest: str, compressed: str) -> tuple[str,
     """A warning where ``olm compress`` fitted weights to the samples of this ``digest``, none of which are held out."""
     props = student.metadata_props
     fitted = "fit_error" in props.get(f"{NOTES}blocks", "") or f"{NOTES}recovery" in props
-    if not fitted or props.get(f"{NOTES}calibration.sha256") != digest:
+    # A digest of two parts is that of a run with --val, to which no weight was fitted.
+    if not fitted or "+" in digest or props.get(f"{NOTES}calibration.sha256") != digest:
         return ()
     return (FITTED.format(compressed=compressed),)
 
@@ -81,13 +83,14 @@ def note(found: Trained, loss: str, digest: str, seed: int, subject: Subject) ->
     )
 
 
-def said(found: Trained, compressed: str, output: str) -> tuple[str, ...]:
-    """What its user should know of how the training went, as warnings."""
+def said(found: Trained, no_gain: str, lower: str = "a smaller --lr") -> tuple[str, ...]:
+    """What its user should know of how the training went, as warnings: ``no_gain`` where nothing came of it; ``lower``
+    is how its steps are made smaller."""
     told = []
     if found.ended == "nan":
         told.append(NOT_FINITE.format(step=found.at))
     if found.ended == "early":
-        told.append(ENDED_EARLY.format(step=found.at))
+        told.append(ENDED_EARLY.format(step=found.at, lower=lower))
     if not found.improved:
-        told.append(NO_GAIN.format(compressed=compressed, output=output))
+        told.append(no_gain)
     return tuple(told)

@@ -82,7 +82,15 @@ def _open(
         network=replace(network, inputs=(*network.inputs, told)),
         bound={**prepared.bound, labels: (prepared.batch,)},
     )
-    return open_data(more, source, images, samples, seed)
+    try:
+        return open_data(more, source, images, samples, seed)
+    except DataError as error:
+        # What is wrong with the inputs is said of those alone.
+        where = open_data(prepared, source, images, samples, seed).source
+        raise DataError(
+            f"{where} has no array '{labels}' of one class number for each sample, which --labels needs: name another, "
+            "or save it as integers."
+        ) from error
 
 
 def _unlabelled(data: Calibration, labels: str | None) -> Calibration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class TrainingWords:
     finetune_minutes: float | None = None
     finetune_steps: int | None = None
     finetune_device: str | None
+    norms: bool | None = None
 
     def check_none_given(self) -> None:
         """
@@ -43,13 +45,19 @@ class TrainingWords:
         """What is asked of the training; ``shard`` is the number of a part of the blocks, from 1, and of all parts.
 
         Raises:
-            UsageError: the words make no sense together.
+            UsageError: the words make no sense together, or this is one of several processes.
             DeviceError: torch is not installed, or the device is not there.
         """
         if method not in PAPER:
             raise UsageError(
                 f"--finetune is part of --method {', '.join(PAPER)}; with --method {method} run olm finetune on the "
                 "output."
+            )
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # Each would time while the others compute, and all would write one file.
+            raise UsageError(
+                "olm compress --finetune runs in one process, and torchrun started several: start it without, and let "
+                "--shard spread the blocks over machines."
             )
         if calib is None:
             raise UsageError("--finetune trains on samples of what the model sees; give --calib.")
@@ -68,7 +76,7 @@ class TrainingWords:
             raise UsageError(f"--shard {shard[0]}/{shard[1]} is no part; count from 1, as in 1/4 to 4/4.")
         if shard is not None and not files:
             raise UsageError("--shard scores a part of the blocks into the file of --importance; name it.")
-        require_torch()
+        require_torch("olm compress --finetune")
         device = "cpu" if self.finetune_device is None else self.finetune_device
         check_device(device, "--finetune-device")
         steps = IMPORTANCE_STEPS if self.importance_steps is None else self.importance_steps
@@ -80,4 +88,5 @@ class TrainingWords:
             device,
             shard,
             self.importance_lr,
+            bool(self.norms),
         )

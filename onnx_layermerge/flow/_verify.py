@@ -38,6 +38,7 @@ from onnx_layermerge.verify import (
     judge,
     measured_speedup,
     metric_of,
+    out_of_proportion,
     outputs_of,
     timing,
 )
@@ -156,6 +157,8 @@ def verify(
     unwritten = precision in CAST and save_onnx is None
     files = saved if unwritten or save_onnx is not None else given
     timed = timing(ratio, opened.describe(), first, bound, files, unwritten, device, engines)
+    if found is not None:
+        warnings += out_of_proportion(found.outputs)
     verdict = replace(judge(gate, ratio, found, timed, values, time_cap_s), warnings=warnings)
     if save_onnx is not None:
         _save((first, second), saved, precision)

@@ -9,7 +9,7 @@ is beyond even that tells nothing about what was done to it, and is never called
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +38,7 @@ TOLERANCES = {
 
 _MOST_STRETCH = 100.0
 # Untrained weights may blow up what enters; smaller inputs keep it in range.
-_SCALES = (1.0, 1e-2, 1e-4)
+_SCALES = (1.0, 1e-2, 1e-6)
 _STANDARD = ("", "ai.onnx")
 
 
@@ -152,18 +152,34 @@ def reference(
                 raise Unrunnable(_first_line(error)) from error
             refused = refused or error
             continue
-        for scale in _SCALES:
-            if scale != 1.0:
-                feeds = {n: (v * scale).astype(v.dtype) if v.dtype.kind == "f" else v for n, v in feeds.items()}
-                wanted = _run(original, feeds, packed)
+        some: Reference | None = None
+        for other in _ranges(feeds):
+            if other is not feeds:
+                wanted = _run(original, other, packed)
+            found = Reference(again or (lambda: original), other, wanted, tolerance_of(original))
             if all(_all_finite(value) for value in wanted.values()):
-                return Reference(again or (lambda: original), feeds, wanted, tolerance_of(original))
-        floats = [value for value in wanted.values() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
-        if floats and not any(np.isfinite(value).any() for value in floats):
-            raise ModelError(f"{source} gives nothing but NaN and Inf on random inputs; check its weights.")
-        return Reference(again or (lambda: original), feeds, wanted, tolerance_of(original))
+                return found
+            floats = [value for value in wanted.values() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
+            if not floats or any(np.isfinite(value).any() for value in floats):
+                some = some or found
+        if some is None:
+            raise ModelError(
+                f"{source} gives nothing but NaN and Inf on random inputs, whether around zero or positive; check its "
+                "weights."
+            )
+        return some
     said = "" if refused is None else f" ({_first_line(refused)})"
     raise ModelError(f"onnxruntime cannot run {source}{said}; repair it, or update onnxruntime.") from refused
+
+
+def _ranges(feeds: Arrays) -> Iterator[Arrays]:
+    """``feeds`` around zero; smaller; positive, for a root or a logarithm at the front; and within 0…1."""
+    floats = {name: value for name, value in feeds.items() if value.dtype.kind == "f" and value.size}
+    yield feeds
+    for scale in _SCALES[1:]:
+        yield {**feeds, **{name: (value * scale).astype(value.dtype) for name, value in floats.items()}}
+    yield {**feeds, **{name: np.abs(value) for name, value in floats.items()}}
+    yield {**feeds, **{name: np.abs(value) / np.abs(value).max() for name, value in floats.items()}}
 
 
 def _all_finite(value: Any) -> bool:

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from onnx_layermerge.importance._divergence import is_class_scores, is_measured, log_softmax, spread_of
+from onnx_layermerge.importance._class_scores import is_class_scores, log_softmax
+from onnx_layermerge.importance._divergence import is_measured, spread_of
 
 __all__ = ["SIZE", "direction"]
 

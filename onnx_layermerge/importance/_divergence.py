@@ -1,18 +1,28 @@
 """How far two models' outputs lie apart, output by output, without labels.
 
-Class scores (rank 2; logits, or probabilities): KL(p‖q) = Σ p log(p/q) in nats, mean over samples.  Other floats:
-squared error relative to the original's spread over the samples, in [0, ∞), 1 = knows nothing.  So are images of bytes,
-where a step of one is next to nothing.  Other integers and booleans are labels: the share that differs.
+Class scores (``is_class_scores``; logits, or probabilities): KL(p‖q) = Σ p log(p/q) in nats, mean over samples.  Other
+floats: squared error relative to the original's spread over the samples, in [0, ∞), 1 = knows nothing.  So are images
+of bytes, where a step of one is next to nothing.  Other integers and booleans are labels: the share that differs.
+
+Logits count max(KL, relative error − 1): an error larger than all that the samples differ by is no small one, whatever
+softmax makes of it.  Of classifiers KL is the larger of the two (ADR 0021), so nothing changes for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Divergence", "divergence", "is_class_scores", "is_measured", "log_softmax", "spread_of"]
+from onnx_layermerge.importance._class_scores import (
+    has_classes_shape,
+    is_class_scores,
+    is_normalised,
+    log_softmax,
+)
+
+__all__ = ["Divergence", "class_scores", "divergence", "is_measured", "spread_of"]
 
 # Label maps have fewer values, as a rule.
 LEAST_LEVELS = 64
@@ -20,18 +30,14 @@ LEAST_LEVELS = 64
 
 @dataclass(frozen=True)
 class Divergence:
-    """``kl``: nats per sample, summed over outputs (relative error where an output is no class score);
+    """``kl``: nats per sample, summed over outputs (relative error where an output is no class score, or less one
+    where that is more than KL);
     ``relative``: squared error over spread, mean over outputs; ``agreement``: share of samples with the same top-1
     (NaN when no output is a class score)."""
 
     kl: float
     relative: float
     agreement: float
-
-
-def is_class_scores(values: np.ndarray) -> bool:
-    """Rank 2 with at least two columns: one score for each class."""
-    return values.ndim == 2 and values.shape[1] >= 2
 
 
 def is_measured(values: np.ndarray) -> bool:
@@ -46,25 +52,27 @@ def is_measured(values: np.ndarray) -> bool:
     return int(np.count_nonzero(np.bincount(values.reshape(-1).view(np.uint8), minlength=256))) >= LEAST_LEVELS
 
 
-def log_softmax(values: np.ndarray) -> np.ndarray:
-    """Log-probabilities; values that already are probabilities are only logged."""
-    scores = values.astype(np.float64)
-    if scores.min() >= 0 and np.allclose(scores.sum(axis=1), 1.0, atol=1e-3):
-        return np.log(np.maximum(scores, 1e-12))
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
-
-
 def spread_of(values: np.ndarray) -> float:
     """Squared distance of the samples from their mean, summed; of all from zero where they are all equal; never 0."""
     exact = values.astype(np.float64, copy=False)
     return float(((exact - exact.mean(axis=0)) ** 2).sum()) or float((exact**2).sum()) or 1.0
 
 
-def divergence(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Divergence:
-    """Compare outputs [N, …] by name; a NaN, an infinite value, another shape or none counts as infinitely far."""
-    kl, relative, agreements = 0.0, [], []
+def class_scores(original: Mapping[str, np.ndarray]) -> frozenset[str]:
+    """The names of the outputs [N, …] that are class scores."""
+    return frozenset(name for name, values in original.items() if is_class_scores(values))
+
+
+def divergence(
+    original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], classes: Collection[str] | None = None
+) -> Divergence:
+    """Compare outputs [N, …] by name; a NaN, an infinite value, another shape or none counts as infinitely far.
+
+    ``classes``: which outputs are class scores, where these samples are too few to tell.
+    """
+    kl, relative = 0.0, []
+    agreements: list[float] = []
+    by_shape: list[float] = []
     for name, wanted in original.items():
         if name not in other or other[name].shape != wanted.shape:
             return Divergence(float("inf"), float("inf"), 0.0)
@@ -82,11 +90,16 @@ def divergence(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarra
         exact = wanted.astype(np.float64)
         error = float(((got - exact) ** 2).sum()) / spread_of(exact)
         relative.append(error)
-        if is_class_scores(wanted):
+        known = is_class_scores(wanted) if classes is None else name in classes
+        if known or has_classes_shape(wanted):
+            same = float((exact.argmax(axis=1) == got.argmax(axis=1)).mean())
+            (agreements if known else by_shape).append(same)
+        if known:
             p, q = log_softmax(exact), log_softmax(got)
-            kl += float((np.exp(p) * (p - q)).sum(axis=1).mean())
-            agreements.append(float((exact.argmax(axis=1) == got.argmax(axis=1)).mean()))
+            apart = float((np.exp(p) * (p - q)).sum(axis=1).mean())
+            kl += apart if is_normalised(exact) else max(apart, error - 1)
         else:
             kl += error
-    agreement = float(np.mean(agreements)) if agreements else float("nan")
+    # Nothing is chosen by it, so for who asks for it the shape is enough where nothing has the marks of class scores.
+    agreement = float(np.mean(agreements or by_shape)) if agreements or by_shape else float("nan")
     return Divergence(max(kl, 0.0), float(np.mean(relative)) if relative else 0.0, agreement)

@@ -56,7 +56,7 @@ def build(
             if data is None:
                 raise ValueError("fitted candidates need data")
             if not prefixes:
-                prefixes.append(Prefix(network, data.batches(batch), images))
+                prefixes.append(Prefix(network, data, batch, images))
             prefixes[0].advance(model, candidate.region.start, aliases)
             job = job_of(network, candidate)
             fits[candidate.key] = refitted(prefixes[0], model, job, aliases, images=images, seed=seed)

@@ -63,7 +63,7 @@ def tuned(
     samples = _samples(network, data, batch, seed)
     if samples is None or not blocks:
         return replace(built, model=model)
-    prefixes = [Prefix(network, each.batches(batch), len(each)) for each in samples]
+    prefixes = [Prefix(network, each, batch, len(each)) for each in samples]
     names = list(built.refitted)
     for number, block in enumerate(blocks):
         progress(number, len(blocks), block.region.exit)

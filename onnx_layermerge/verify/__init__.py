@@ -1,7 +1,7 @@
 """Two models + data → measured speed-up, drift, and whether the gate holds."""
 
 from onnx_layermerge.verify._boxes import Boxes, Decoder, decoder_of
-from onnx_layermerge.verify._drift import OutputDrift, drift
+from onnx_layermerge.verify._drift import OutputDrift, drift, out_of_proportion
 from onnx_layermerge.verify._gate import CAP_S, Gate, Verdict, judge
 from onnx_layermerge.verify._metric import Metric, MetricValues, metric_of
 from onnx_layermerge.verify._overfit import WORST, FitCheck, fit_check, sample_losses
@@ -36,6 +36,7 @@ __all__ = [
     "kind_of_time",
     "measured_speedup",
     "metric_of",
+    "out_of_proportion",
     "outputs_of",
     "quality",
     "sample_losses",

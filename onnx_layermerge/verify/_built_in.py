@@ -25,7 +25,7 @@ import numpy as np
 from onnx_layermerge.data import Calibration, InputSpec, load_calibration, open_array
 from onnx_layermerge.errors import DataError, UsageError
 from onnx_layermerge.graph import Network
-from onnx_layermerge.importance import is_class_scores
+from onnx_layermerge.importance import has_classes_shape
 
 __all__ = ["NAMES", "built_in", "is_script"]
 
@@ -179,7 +179,7 @@ class _Scores:
     def _pick(self, outputs: Mapping[str, np.ndarray]) -> str:
         source = self.samples.source
         held = {name: outputs[name] for name in self.outputs if name in outputs}
-        fitting = [n for n, v in held.items() if is_class_scores(v) and np.issubdtype(v.dtype, np.floating)]
+        fitting = [n for n, v in held.items() if has_classes_shape(v) and np.issubdtype(v.dtype, np.floating)]
         if not fitting:
             raise UsageError(
                 f"--metric {source}: there are no class scores, floats [N, classes], in {_listed(self.outputs)}; "

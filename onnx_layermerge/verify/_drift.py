@@ -13,14 +13,22 @@ second less the first: that orders samples as the second class's probability doe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnx_layermerge.importance import divergence, is_class_scores, is_measured
 
-__all__ = ["OutputDrift", "drift"]
+__all__ = ["OutputDrift", "drift", "out_of_proportion"]
+
+# An error of half the spread is no small one; where logits have it, KL is of its order (docs/adr/0021).
+LARGE = 0.5
+FAR_LESS = 0.1
+OUT_OF_PROPORTION = (
+    "output '{name}' is judged as class scores, but KL hides a relative error of {relative:.3g} of its values: if "
+    "these count, and not only which class comes first, judge it by --metric psnr or mse"
+)
 
 # Values looked at at once: outputs of images are large, and float64 twice that of what they come in.
 CHUNK = 1 << 20
@@ -50,6 +58,16 @@ class OutputDrift:
 def drift(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> tuple[OutputDrift, ...]:
     """Every output of the original against that of the same name."""
     return tuple(_output(name, wanted, other.get(name)) for name, wanted in original.items() if wanted.size)
+
+
+def out_of_proportion(outputs: Iterable[OutputDrift]) -> tuple[str, ...]:
+    """A sentence for each output whose KL is small though its values are far from the original's."""
+    return tuple(
+        OUT_OF_PROPORTION.format(name=each.name, relative=each.relative)
+        for each in outputs
+        if each.kl is not None and each.relative is not None and math.isfinite(each.relative)
+        if each.relative > LARGE and (each.kl < FAR_LESS * each.relative or each.kl <= each.relative - 1)
+    )
 
 
 def _output(name: str, wanted: np.ndarray, got: np.ndarray | None) -> OutputDrift:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from onnx_layermerge.importance import Divergence
@@ -94,6 +95,11 @@ def judge(
     if gate.min_agreement is not None:
         if quality is None:
             failures.append("agreement was not measured: give --calib")
+        elif math.isnan(quality.agreement):
+            failures.append(
+                "agreement was not measured, as no output is one score for each class: bound --max-kl, here the "
+                "relative error, or give --metric agreement:FILE.npz and --max-drop"
+            )
         elif not quality.agreement >= gate.min_agreement:
             failures.append(f"agreement {quality.agreement:.1%} is below {gate.min_agreement:.1%}")
     if gate.max_kl is not None:

@@ -24,12 +24,12 @@ docs/judging.md has what was measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_layermerge.importance import divergence
+from onnx_layermerge.importance import class_scores, divergence
 
 __all__ = ["WORST", "FitCheck", "fit_check", "sample_losses"]
 
@@ -58,14 +58,20 @@ class FitCheck:
     needed: int | None
 
 
-def sample_losses(original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The divergence of each sample alone, [N] float64; of outputs that are no class scores relative to their size."""
+def sample_losses(
+    original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], classes: Collection[str] | None = None
+) -> np.ndarray:
+    """The divergence of each sample alone, [N] float64; of outputs that are no class scores relative to their size.
+
+    ``classes``: the outputs that are class scores, told from all samples together unless given.
+    """
+    known = class_scores(original) if classes is None else classes
     count = min(len(values) for values in original.values())
 
     def sample(outputs: Mapping[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
         return {name: outputs[name][number : number + 1] for name in original}
 
-    return np.array([divergence(sample(original, i), sample(other, i)).kl for i in range(count)])
+    return np.array([divergence(sample(original, i), sample(other, i), known).kl for i in range(count)])
 
 
 def fit_check(fitted: np.ndarray, held_out: np.ndarray, samples: int) -> FitCheck | None:

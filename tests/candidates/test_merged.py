@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from random import Random
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnx_layermerge.candidates import Candidate, enumerate_candidates, merge_of
+from onnx_layermerge.candidates import METHODS, Candidate, enumerate_candidates, merge_of, space_of
+from onnx_layermerge.candidates._compose import geometry_through
+from onnx_layermerge.candidates._merged import MAX_KERNEL
 from onnx_layermerge.fit import series_of
-from onnx_layermerge.graph import Network, extract, splice, sweep
+from onnx_layermerge.graph import Network, Region, extract, regions, splice, sweep
 from onnx_layermerge.recover import assemble
 from tests import zoo
 
@@ -138,9 +141,12 @@ def test_the_papers_subsets_keep_the_largest_norms() -> None:
         value = net.conv(value, f"c{number}", weight=scale * net.rng.standard_normal((4, 4, 3, 3)), pads=1)
     network = net.network(value)
     keys = {c.key for c in offered(network, "merge-subset") if len(c.region.convs) == 3}
-    # Kernel 3 keeps the one, kernel 5 the two convolutions of largest L1 norm.
-    assert keys == {"merge 3x3 c1…c3 [010]", "merge 5x5 c1…c3 [011]"}
+    # Kernel 3 keeps the one, kernel 5 the two convolutions of largest L1 norm, kernel 1 none.
+    assert keys == {"identity c1…c3", "merge 3x3 c1…c3 [010]", "merge 5x5 c1…c3 [011]"}
     for candidate in offered(network, "merge-subset"):
+        if candidate.recipe == "identity":
+            assert not candidate.stages and series_of(network, candidate, None) == ()
+            continue
         assert merge_of(network, candidate).certificate.kind == "lossy"
         assert candidate.stage.geometry.same_grid(candidate.stage.geometry.with_kernel((1, 1)))  # type: ignore[arg-type]
 
@@ -151,10 +157,13 @@ def test_a_subset_computes_the_region_with_the_others_left_out() -> None:
     for number in range(1, 4):
         value = net.conv(value, f"c{number}", bias=False)
     network, feeds = net.network(value), zoo.feeds_for(net)
-    for candidate in offered(network, "merge-subset"):
+    found = offered(network, "merge-subset")
+    assert sum(candidate.recipe == "identity" for candidate in found) == 6
+    for candidate in found:
+        keep = candidate.keep or (False,) * len(candidate.region.convs)
         left_out = [
             network.order[position].name
-            for position, kept in zip(candidate.region.convs, candidate.keep, strict=True)
+            for position, kept in zip(candidate.region.convs, keep, strict=True)
             if not kept
         ]
         original = extract(network.model, ["x"], ["c3"])
@@ -175,9 +184,112 @@ def test_a_convolution_that_changes_the_width_is_always_kept(wide: bool) -> None
     net = zoo.Net()
     first = net.conv(net.input(), "c1", 6 if wide else 4, weight=None)
     network = net.network(net.conv(first, "c2", 4, weight=None))
-    keeps = {candidate.keep for candidate in offered(network, "merge-subset")}
-    assert keeps == (set() if wide else {(True, False)} if abs_sum(net, "c1") > abs_sum(net, "c2") else {(False, True)})
+    keeps = {candidate.keep for candidate in offered(network, "merge-subset") if len(candidate.region.convs) == 2}
+    larger = (True, False) if abs_sum(net, "c1") > abs_sum(net, "c2") else (False, True)
+    assert keeps == (set() if wide else {larger, ()})
 
 
 def abs_sum(net: zoo.Net, name: str) -> float:
     return float(np.abs(net.weights[f"{name}.w"]).sum())
+
+
+def test_strides_before_a_convolution_multiply_what_it_adds_to_the_kernel() -> None:
+    """k = 1 + Σ (k_l − 1)·Π strides before; a stride is never left out."""
+    net = zoo.Net(seed=4)
+    value = net.conv(net.input(shape=("N", 4, 24, 24)), "c1", 4, 5, pads=2)
+    value = net.conv(value, "c2", 4, stride=2)
+    value = net.conv(value, "c3", 4)
+    network = net.network(net.conv(value, "c4", 4, 1, stride=2, pads=0))
+    found = offered(network, "merge-subset")
+    keys = {candidate.key for candidate in found if len(candidate.region.convs) == 4}
+    assert keys == {"merge 3x3 c1…c4 [0101]", "merge 7x7 c1…c4 " + ("[1101]", "[0111]")[abs_sum(net, "c3") > abs_sum(
+        net, "c1")]}  # fmt: skip
+    assert "merge 3x3 c2…c3 [10]" in {candidate.key for candidate in found}
+
+
+def test_blocks_that_keep_no_convolution() -> None:
+    """Nothing is left of a chain; of a skip inside there is what adds the entry to itself."""
+    network = zoo.network("residual")
+    found = {candidate.key: candidate for candidate in offered(network, "merge-subset")}
+    assert {"identity c1", "identity c2", "identity c1…c2", "merge 1x1 c1…add [00]"} <= set(found)
+    assert not any(key.startswith("identity c0") for key in found)  # it changes the width
+    candidate = found["merge 1x1 c1…add [00]"]
+    ((conv, _),) = series_of(network, candidate, None)
+    assert conv.groups == 6 and conv.weight.shape == (6, 1, 1, 1)
+    assert (conv.weight == 2).all() and conv.bias is not None and not conv.bias.any()
+    assert "convolution" in merge_of(network, candidate).certificate.reason
+
+
+def test_subsets_of_depthwise_convolutions_stay_depthwise() -> None:
+    net = zoo.Net(seed=2)
+    value = net.conv(net.depthwise(net.input(), "d1", 5), "c", 4)
+    network = net.network(net.relu(value, "r"))
+    found = {candidate.keep: candidate for candidate in offered(network, "merge-subset")}
+    assert {keep: found[keep].stage.groups for keep in found if any(keep)} == {(True, False): 4, (False, True): 1}
+    ((conv, _),) = series_of(network, found[(True, False)], None)
+    assert conv.weight.shape == (4, 1, 5, 5)
+
+
+def best_subsets(network: Network, region: Region) -> set[tuple[bool, ...]]:
+    """By trying all: of those that come to one kernel, the one of the largest ΣL1 norm."""
+    space = space_of(network, region)
+    assert not isinstance(space, str)
+    convs = [network.convs[position] for position in region.convs]
+    fixed = [conv.channels_in != conv.channels_out or max(conv.stride) > 1 for conv in convs]
+    best: dict[tuple[int, ...], tuple[float, tuple[bool, ...]]] = {}
+    for keep in product((False, True), repeat=len(convs)):
+        if any(stays and not flag for stays, flag in zip(fixed, keep, strict=True)):
+            continue
+        geometry = geometry_through(network, region, keep, space)
+        if geometry is not None:
+            norm = sum(float(np.abs(conv.weight).sum()) for conv, flag in zip(convs, keep, strict=True) if flag)
+            best[geometry.kernel] = max(best.get(geometry.kernel, (-1.0, ())), (norm, keep))
+    return {keep for kernel, (_, keep) in best.items() if max(kernel) <= MAX_KERNEL and not all(keep)}
+
+
+def strided_blocks() -> tuple[zoo.Net, str]:
+    """Residual blocks, each second one with a stride and a parallel 1×1; kernels of 1 × 3 and 3 × 1."""
+    net = zoo.Net(seed=8)
+    value = net.relu(net.conv(net.input(shape=("N", 4, 32, 32)), "stem", 4), "r")
+    for number in range(4):
+        stride, wide = 1 + number % 2, 4 + 2 * (number // 2)
+        inner = net.relu(net.conv(value, f"a{number}", wide, stride=stride), f"b{number}")
+        inner = net.conv(inner, f"c{number}", wide, 5 if number % 2 else 3)
+        changes = stride > 1 or net.channels[value] != wide
+        side = net.conv(value, f"d{number}", wide, 1, stride=stride, pads=0) if changes else value
+        value = net.relu(net.add(inner, side, f"s{number}"), f"t{number}")
+    value = net.conv(net.conv(value, "flat", 6, (1, 3), pads=[0, 1, 0, 1]), "tall", 6, (3, 1), pads=[1, 0, 1, 0])
+    return net, value
+
+
+@pytest.mark.parametrize("name", ["blocks", *sorted(zoo.ALL)])
+def test_each_kernel_size_has_its_best_subset(name: str) -> None:
+    net, last = strided_blocks() if name == "blocks" else zoo.ALL[name]()
+    network = net.network(last)
+    found: dict[Region, set[tuple[bool, ...]]] = {}
+    for candidate in offered(network, "merge-subset"):
+        keep = candidate.keep or (False,) * len(candidate.region.convs)
+        found.setdefault(candidate.region, set()).add(keep)
+    several = [region for region in regions(network) if len(region.convs) > 1 and not isinstance(
+        space_of(network, region), str)]  # fmt: skip
+    assert several
+    for region in several:
+        if name != "concat":
+            assert found.get(region, set()) == best_subsets(network, region), region
+            continue
+        # Branches with kernels of their own do not add up: each size is there once, with some subset.
+        space = space_of(network, region)
+        assert not isinstance(space, str)
+        sizes = [geometry_through(network, region, keep, space) for keep in found.get(region, ())]
+        assert len({geometry.kernel for geometry in sizes if geometry is not None}) == len(sizes)
+
+
+@pytest.mark.parametrize("name", ["blocks", *sorted(zoo.ALL)])
+def test_the_papers_baselines_choose_from_what_the_paper_chooses_from(name: str) -> None:
+    net, last = strided_blocks() if name == "blocks" else zoo.ALL[name]()
+    network = net.network(last)
+    whole = {candidate.key: candidate for candidate in offered(network, *METHODS["layermerge"])}
+    for method in ("depth", "layeronly"):
+        part = offered(network, *METHODS[method])
+        assert all(whole.get(candidate.key) == candidate for candidate in part), method
+    assert len(whole) >= len(offered(network, *METHODS["depth"], *METHODS["layeronly"])) > 0

@@ -57,6 +57,18 @@ def test_a_part_of_the_blocks_and_then_the_rest(words: list[object], model: Path
     assert "unmerged    0 blocks" in trained.stdout or "no block of" in trained.stderr
 
 
+@needs_torch
+def test_an_interruption_says_what_stays(words: list[object], run, monkeypatch) -> None:
+    def interrupt(*given: object, **words: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnx_layermerge.flow._importance.train", interrupt)
+    kept = run(*words)
+    assert kept.exit_code == 130 and "their scores in --importance: the same words go on)" in kept.stderr
+    lost = run(*without(words, "--importance"))
+    assert lost.exit_code == 130 and "with --importance their scores would stay, too)" in lost.stderr
+
+
 def test_a_part_without_a_training(words: list[object], run) -> None:
     result = run(*(word for word in words if word != "--finetune"), "--shard", "1/2")
     assert result.exit_code == 2 and "--shard is a part of the work of --finetune" in result.stderr

@@ -13,8 +13,11 @@ from onnx_layermerge.data import (
     Calibration,
     InputSpec,
     Layout,
+    _answers,
     _memory,
     answers,
+    answers_finite,
+    check_finite,
     constant_outputs,
     load_calibration,
     same_answer,
@@ -49,8 +52,75 @@ def test_answers_are_those_of_the_model() -> None:
 def test_one_that_is_no_number_is_an_error(bad: float) -> None:
     values = np.ones((10, 3, 4, 4))
     values[7, 0, 0, 0] = bad
-    with pytest.raises(DataError, match="output 'y' is NaN or infinite in 1 of 3 batches"):
+    with pytest.raises(DataError, match=r"output 'y' is NaN or infinite for 1 of 10 samples of .* \(sample 7\): leave"):
         answers(logs(), [data(values)], 4)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_one_of_hundreds_is_found_and_named_and_so_is_its_source(part: int, fixed: bool, tmp_path: Path) -> None:
+    """Far more than are looked at for anything else; the last of a source whose last batch is not full."""
+    spec = InputSpec("x", (3 if fixed else "N", 3, 4, 4), np.dtype(np.float32))
+    values = [np.random.default_rng(seed).uniform(1, 2, (400, 3, 4, 4)).astype(np.float32) for seed in (0, 1)]
+    values[part][399, 0, 0, 0] = -1
+    parts = []
+    for name, array in zip(("fit", "val"), values, strict=True):
+        np.savez(tmp_path / f"{name}.npz", x=array)
+        parts.append(load_calibration(tmp_path / f"{name}.npz", [spec]))
+    source = ("fit", "val")[part]
+    with pytest.raises(DataError, match=rf"for 1 of 400 samples of .*{source}\.npz \(sample 399\)"):
+        answers(logs(), parts, 3)
+    told: list[tuple[int, int]] = []
+    answers(logs(), [parts[1 - part]], 3, seen=lambda *now: told.append(now))
+    assert told[-1] == (400, 400) and told == sorted(told)
+
+
+def test_a_sample_is_named_by_its_file_and_only_a_few_are() -> None:
+    values = np.ones((10, 3, 4, 4))
+    values[3:8] = 0
+    with pytest.raises(DataError, match=r"5 of 10 samples .* \(sample 3, sample 4, sample 5 and 2 more\)"):
+        answers(logs(), [data(values)], 4)
+    with pytest.raises(DataError, match=r"2 of 6 samples .* \(sample 3, sample 4\)"):
+        answers(logs(), [load_calibration({"x": values.astype(np.float32)}, [SPEC], limit=6, seed=2)], 4)
+
+
+def test_files_name_samples(tmp_path: Path) -> None:
+    for number in range(4):
+        np.save(tmp_path / f"{number}.npy", np.full((3, 4, 4), float(number != 2), np.float32))
+    many = np.ones((3, 3, 4, 4), np.float32)
+    many[1] = 0
+    np.save(tmp_path / "many.npy", many)
+    with pytest.raises(DataError, match=r"\(.*/2\.npy, sample 1 of .*/many\.npy\)"):
+        answers(logs(), [load_calibration(tmp_path, [SPEC])], 4)
+
+
+def test_where_no_axis_counts_samples_all_of_a_batch_are_suspect() -> None:
+    net = zoo.Net()
+    many = net.node("Log", net.input("x", SPEC.shape), name="l")
+    model = ir.from_proto(net.proto(net.node("ReduceMean", many, name="y")))
+    values = np.ones((10, 3, 4, 4))
+    values[5, 0, 0, 0] = 0
+    with pytest.raises(DataError, match="for 4 of 10 samples"):
+        answers(model, [data(values)], 4)
+
+
+def test_large_outputs_are_held_for_few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).uniform(1, 2, (40, 3, 4, 4))
+    monkeypatch.setattr(_answers, "HELD_BYTES", 6 * 3 * 4 * 4 * 4)
+    found, layout = answers(logs(), [data(values)], 4)
+    assert len(found["y"]) == layout.samples == 6
+    values[39] = 0
+    with pytest.raises(DataError, match=r"\(sample 39\)"):
+        answers(logs(), [data(values)], 4)
+
+
+def test_answers_from_a_number_on() -> None:
+    values = np.ones((10, 3, 4, 4))
+    values[5] = 0
+    assert answers_finite(logs(), data(values), 2, 6) and not answers_finite(logs(), data(values), 2, 5)
+    check_finite({"y": np.ones(3, np.float32), "n": np.ones(3, int)}, "there")
+    with pytest.raises(DataError, match="output 'y' is NaN or infinite for some samples of there"):
+        check_finite({"y": np.array([1, np.inf], np.float32)}, "there")
 
 
 def test_the_share_of_the_commonest_answer() -> None:

@@ -36,11 +36,16 @@ def test_the_public_names() -> None:
         "Pictures",
         "Range",
         "answers",
+        "answers_finite",
         "built_in_pictures",
+        "check_finite",
+        "check_fits",
         "constant_outputs",
         "gather",
+        "how_many_fit",
         "infer_range",
         "load_calibration",
+        "not_finite",
         "nothing_left",
         "open_array",
         "same_answer",
@@ -172,6 +177,12 @@ def test_warnings() -> None:
     assert copies.warnings == ("3 of 43 calibration samples are exact copies of others.",)
     assert same.warnings == ("All 40 calibration samples are identical: give different ones.",)
     assert few.split()[0].warnings == ()
+    repeated = of([*range(6)] * 10)
+    assert repeated.warnings == (
+        "Only 6 different calibration samples: fits are poor below 32, give more.",
+        "54 of 60 calibration samples are exact copies of others.",
+    )
+    assert (len(repeated), repeated.distinct, len(few), few.distinct) == (60, 6, 31, 31)
 
 
 def test_constant_samples_are_warned_about() -> None:

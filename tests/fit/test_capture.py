@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from onnx_layermerge.candidates import Stage
-from onnx_layermerge.fit import Job, fit_conv, fit_jobs
+from onnx_layermerge.errors import DataError
+from onnx_layermerge.fit import Job, _capture, fit_conv, fit_jobs
 from onnx_layermerge.merge import Geometry
 from tests.fit.problems import PLAIN, Problem
 
@@ -73,6 +74,22 @@ def test_fewer_images_than_hoped_for_are_enough() -> None:
     np.testing.assert_allclose(fit.weight.reshape(problem.weight.shape), problem.weight, rtol=0, atol=1e-4)
 
 
+def test_features_that_do_not_fit_in_memory_are_kept_as_patches_of_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem(images=40)
+    wide = Job("wide", "x", Stage(4, 5, Geometry((1, 1), (1, 1), (0, 0), (0, 0))), problem.job().site)
+    jobs = [problem.job("one"), wide, problem.job("bent", bounds=(0.0, np.inf))]
+    whole = fit_jobs(jobs, problem.runs(size=7), images=40)
+    monkeypatch.setattr(_capture, "FEATURE_BYTES", 5 * problem.x[0].size * 4)
+    parts = fit_jobs(jobs, problem.runs(size=7), images=40)
+    for key, fit in whole.items():
+        assert parts[key].images == fit.images == 40
+        np.testing.assert_array_equal(parts[key].weight, fit.weight)
+    # Where patches are too large as well, fewer images have to do.
+    monkeypatch.setattr(_capture, "PATCH_BYTES", 0)
+    few = fit_jobs(jobs, problem.runs(size=7), images=40)
+    assert {fit.images for fit in few.values()} == {5}
+
+
 def test_a_single_image_is_fitted_and_judged_on_itself() -> None:
     problem = Problem(Geometry((1, 1), (1, 1), (0, 0), (0, 0)), images=1)
     fit = fit_jobs([problem.job()], problem.runs(), images=1, alphas=TINY)["j"]
@@ -129,3 +146,13 @@ def test_a_job_agrees_with_the_solution_on_all_rows() -> None:
     plain = fit_conv(problem.gram(6), problem.target(), alphas=(1e-2,))
     fit = fit_jobs([problem.job()], problem.runs(), images=30, alphas=(1e-2,))["j"]
     np.testing.assert_allclose(fit.weight, plain.weight, rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("where", ["x", "y"])
+def test_what_is_no_number_inside_the_original_is_an_error_that_names_it(where: str) -> None:
+    """Of one sample of forty, though the outputs may be fine; in the deployed model it is the plan's own fault."""
+    problem = Problem(images=40)
+    spoilt = {"x": problem.x.copy(), "y": problem.y.copy()}
+    spoilt[where][33, 0, 0, 0] = np.inf
+    with pytest.raises(DataError, match=rf"'{where}' is NaN or infinite for 1 of samples \d+ to \d+ of .*: leave"):
+        fit_jobs([problem.job()], problem.runs(spoilt), images=40)

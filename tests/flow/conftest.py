@@ -6,12 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from onnx_layermerge.flow import _importance
 from onnx_layermerge.verify import outputs_of
 from tests.flow import paper
 from tests.machine import Machine, install
+from tests.recover.training import tiny
 
 
 @pytest.fixture
@@ -31,6 +34,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The original of a training, a worse copy, and samples with labels."""
+    folder = tmp_path_factory.mktemp("desk")
+    first = tiny.original()
+    onnx.save(first, folder / "in.onnx")
+    onnx.save(tiny.worse(first), folder / "small.onnx")
+    np.savez(folder / "data.npz", **tiny.arrays(128))
+    np.savez(folder / "val.npz", x=tiny.arrays(32, 2)["x"])
+    return folder
 
 
 @pytest.fixture(scope="session")

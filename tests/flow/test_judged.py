@@ -13,7 +13,7 @@ import pytest
 
 from onnx_layermerge import Gate, Report, UsageError, compress, verify
 from onnx_layermerge.flow import _choose, _loop, _rank, _weights
-from onnx_layermerge.flow._judged import overfitted
+from onnx_layermerge.flow._judged import overfitted, underdetermined
 from onnx_layermerge.verify import FitCheck
 from tests.flow import jobs
 from tests.machine import Machine
@@ -231,6 +231,23 @@ def test_how_many_samples_are_asked_for() -> None:
     assert overfitted(fine, held_out=8, separate=False, samples=9) == []
     (unknown,) = overfitted(dataclasses.replace(fine, samples=12), held_out=4, separate=False, samples=512)
     assert "4 held-out samples are too few" in unknown and "(now 16); if they do, it takes about 310" in unknown
+
+
+def test_the_block_with_the_fewest_equations_is_named() -> None:
+    def fits(**rows: float) -> Any:
+        return {key: SimpleNamespace(rows_per_unknown=value) for key, value in rows.items()}
+
+    assert underdetermined({}) == underdetermined(fits(a=5.0, b=80.0)) == []
+    (said,) = underdetermined(fits(a=4.2, b=1.25, c=90.0))
+    assert "block 'b' was fitted with 1.2 equations" in said and "give --calib more" in said
+
+
+def test_plans_that_softmax_cannot_tell_apart_rank_by_relative_error() -> None:
+    def ranked(key: str, loss: float, relative: float) -> Any:
+        return _rank.Ranked(SimpleNamespace(keys=(key,)), None, loss, relative=relative)  # type: ignore[arg-type]
+
+    items = [ranked("a", 0.0, 0.9), ranked("b", 1e-15, 0.2), ranked("c", 0.1, 0.1)]
+    assert [item.plan.keys for item in sorted(items, key=_rank._order)] == [("b",), ("a",), ("c",)]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_methods_without_a_training_of_their_own(method: str, clocked: Machine, 
     "word",
     [
         *({"importance": "x.json"}, {"importance_steps": 3}, {"importance_lr": 0.1}),
-        *({"finetune_minutes": 1.0}, {"finetune_steps": 3}, {"finetune_device": "cpu"}),
+        *({"finetune_minutes": 1.0}, {"finetune_steps": 3}, {"finetune_device": "cpu"}, {"norms": True}),
     ],
 )
 def test_words_about_a_training_that_was_not_asked_for(word: dict[str, Any], clocked: Machine, tmp_path: Path) -> None:
@@ -54,7 +54,16 @@ def test_plans_are_not_trained(word: dict[str, Any], clocked: Machine, tmp_path:
 
 def test_a_missing_torch_is_said_at_once(clocked: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "find_spec", lambda name: None)
-    refused(tmp_path, DeviceError, "needs PyTorch")
+    refused(tmp_path, DeviceError, "^olm compress --finetune needs PyTorch")
+
+
+def test_several_processes_of_torchrun(clocked: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(tmp_path, UsageError, "runs in one process, .* let --shard spread the blocks")
+    made, path = jobs.save(net, tmp_path)
+    with pytest.raises(UsageError, match="runs in one process"):
+        score_shard(path, importance=tmp_path / "a.json", shard=(1, 2), calib=jobs.samples(made))
+    assert clocked.built == 0 and not (tmp_path / "a.json").exists()
 
 
 @needs_torch

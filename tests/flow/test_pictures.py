@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from onnx_layermerge import DataError, ImageOptions, Report, compress, plan
-from onnx_layermerge.data import Pictures, built_in_pictures
+from onnx_layermerge.data import InputSpec, Pictures, built_in_pictures
 from onnx_layermerge.data._pictures import COLOURED, GREY
 from onnx_layermerge.flow import _data
 from onnx_layermerge.flow._data import NO_DATA, NOT_INSTALLED
@@ -193,9 +193,43 @@ def test_outputs_that_are_no_numbers_are_an_error(command: str, machine: Machine
         return net, net.node("Log", scores, name="logs")
 
     net, path = jobs.save(make, tmp_path)
-    with pytest.raises(DataError, match=r"output 'logs' is NaN or infinite in \d+ of \d+ batches .*: check the range"):
+    with pytest.raises(DataError, match=r"output 'logs' is NaN or infinite for \d+ of \d+ samples .* check the range"):
         if command == "plan":
             plan(path, calib=jobs.samples(net), profile=tmp_path / "table.json")
         else:
             run(tmp_path, make, calib=jobs.samples(net))
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_model_that_has_no_answer_to_noise_asks_for_samples(machine: Machine, tmp_path: Path) -> None:
+    def make() -> tuple[zoo.Net, str]:
+        net, scores = image_net(4)
+        return net, net.node("Log", scores, name="logs")
+
+    with pytest.raises(DataError, match=r"Without --calib .* noise .*'logs' is NaN or infinite .*: give samples of"):
+        run(tmp_path, make)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_pictures_to_which_the_model_has_no_answer_are_not_taken(
+    machine: Machine, tmp_path: Path, pictures: Pictures
+) -> None:
+    """One that is bright, and is none of the held-out."""
+    spec = InputSpec("image", ("batch", 3, SIDE, SIDE), np.dtype(np.float32))
+    parts = [part.batch(range(len(part)))["image"].mean((1, 2, 3)) for part in pictures.samples(spec, RANGE, 48, 0)]
+    brightest = [float(part.max()) for part in parts]
+    assert brightest[0] > brightest[1]
+
+    def make() -> tuple[zoo.Net, str]:
+        net, scores = image_net()
+        mean = net.node("ReduceMean", "image", name="mean", axes=[1, 2, 3], keepdims=0)
+        left = net.node("Sub", net.constant("bright", np.float32(sum(brightest) / 2)), mean, name="left")
+        # Below 0.1 as well, where the noise is and no picture.
+        over = net.node("Sub", mean, net.constant("dim", np.float32(0.1)), name="over")
+        root = net.node("Sqrt", net.node("Mul", left, over, name="both"), name="root")
+        column = net.node("Reshape", root, net.constant("shape", np.array([-1, 1])), name="column")
+        return net, net.add(scores, column, "lit")
+
+    # What is left is noise, whose mean is 0.
+    with pytest.raises(DataError, match="Without --calib .* noise .* 'lit'"):
+        run(tmp_path, make, images=RANGE)

@@ -186,7 +186,7 @@ def test_refitting_helps_behind_a_harmful_block_on_the_data_it_saw() -> None:
     data = samples_for(net, network, 64)
     plan = pick(network, "drop a0…r0")
     built = build(network, plan, data, images=64, batch=8)
-    again = refit(network, plan, built, data, alpha=1e-3, images=64, batch=8)
+    again = refit(network, plan, built, data, alphas=(1e-3,), images=64, batch=8)
     wanted = collect(Session(network.model).run, data.batches(8))
     outputs = [collect(Session(model).run, data.batches(8)) for model in (built.model, again.model)]
     losses = [divergence(wanted, found).relative for found in outputs]

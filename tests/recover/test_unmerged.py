@@ -114,6 +114,34 @@ def test_drops_beside_merges_stay_dropped() -> None:
     assert np.array_equal(outputs(found.model, net), outputs(model, net))
 
 
+def test_layers_left_out_beside_strides_and_blocks_of_nothing() -> None:
+    """A subset with a stride in front of what it keeps, a skip that nothing is beside, and a chain that is gone."""
+    net = zoo.Net(seed=12, dtype=np.float64)
+    value = net.relu(net.conv(net.input(shape=("N", 4, 17, 18)), "c0", 6, pads=[0, 1, 1, 0]), "r0")
+    value = net.relu(net.conv(value, "c1", 6, stride=2, pads=[1, 0, 1, 2]), "r1")
+    value = net.relu(net.conv(value, "c2", 6, 5), "r2")
+    value = net.relu(net.conv(value, "c3", 8), "r3")
+    inner = net.relu(net.conv(value, "d0", 8), "r4")
+    value = net.relu(net.add(net.conv(inner, "d1", 8), value, "skip"), "r5")
+    value = net.relu(net.conv(net.relu(net.conv(value, "e0", 8), "r6"), "e1", 8), "r7")
+    network = net.network(net.conv(value, "last", 5, 1))
+    plan = plan_of(network, "merge 9x9 c0…c3 [1101]", "merge 1x1 d0…skip [00]", "identity e0…e1")
+    model = merged(network, plan)
+    assert [node.op_type for node in model.graph] == ["Conv", "Relu", "Conv", "Relu", "Relu", "Conv"]
+    found = unmerged(network, plan, model)
+    assert found.blocks == tuple(each.key for each in plan[:2])
+    assert set(found.sources) == {f"{name}.{part}" for name in ("c0", "c1", "c3") for part in "wb"}
+    before, exact = outputs(model, net), outputs(found.model, net)
+    assert np.abs(before - exact).max() < 1e-12 * np.abs(before).max()
+    learned = trained(found)
+    assert set(learned) == {*found.sources, "last.w", "last.b"}
+    wanted = outputs(found.model, net, learned)
+    got = outputs(model, net, merged_weights(network, plan, model, found, learned))
+    assert np.abs(got - before).max() > 0.1
+    assert np.abs(got - wanted).max() < 1e-12 * np.abs(wanted).max()
+    assert moved_merges(network, plan, model) == ()
+
+
 # --- merges that were trained, weights that are shared ---------------------------------------------------------------
 
 

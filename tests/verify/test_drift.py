@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from onnx_layermerge.importance import divergence
 from onnx_layermerge.report import as_json
-from onnx_layermerge.verify import OutputDrift, _drift, drift
+from onnx_layermerge.verify import OutputDrift, _drift, drift, out_of_proportion
 
 RNG = np.random.default_rng(5)
 
@@ -21,6 +21,8 @@ def one(wanted: np.ndarray, got: np.ndarray) -> OutputDrift:
 
 def pair(*shape: int, noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
     wanted = RNG.standard_normal(shape).astype(np.float32)
+    if len(shape) == 2 and shape[1] > 1:  # class scores compete
+        wanted -= wanted.mean(axis=1, keepdims=True)
     return wanted, wanted + noise * RNG.standard_normal(shape).astype(np.float32)
 
 
@@ -68,6 +70,16 @@ def test_two_scores_rank_as_the_probability_of_the_second() -> None:
     expected = spearmanr(*ranks).statistic
     assert one(wanted, got).rank_correlation == pytest.approx(expected, abs=1e-12)
     assert one(*(np.stack([1 - p, p], axis=1) for p in ranks)).rank_correlation == pytest.approx(expected, abs=1e-12)
+
+
+def test_errors_that_kl_does_not_see_are_said() -> None:
+    wanted, got = pair(40, 7)
+    assert out_of_proportion(drift({"y": wanted}, {"y": got})) == ()
+    for shift in (1.0, 100.0):
+        (said,) = out_of_proportion(drift({"y": wanted}, {"y": wanted + np.float32(shift)}))
+        assert "'y'" in said and "--metric psnr or mse" in said
+    values = wanted + 5 * RNG.standard_normal((40, 1)).astype(np.float32)  # no class scores: nothing is hidden
+    assert out_of_proportion(drift({"y": values}, {"y": values + np.float32(100)})) == ()
 
 
 def test_equal_outputs_differ_in_nothing() -> None:

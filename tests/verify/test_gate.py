@@ -37,6 +37,12 @@ def test_each_bound(gate: Gate, failure: str | None) -> None:
     assert verdict.failures == (() if failure is None else (failure,)) and verdict.passed == (failure is None)
 
 
+def test_agreement_of_what_is_no_class_score_is_no_pass() -> None:
+    values = dataclasses.replace(CLOSE, divergence=Divergence(0.02, 0.02, float("nan")))
+    (said,) = judge(Gate(min_agreement=0.0, max_kl=0.1), SPEED, values).failures
+    assert said.startswith("agreement was not measured, as no output") and "--metric agreement:FILE.npz" in said
+
+
 def test_bounds_on_quality_fail_without_data_and_on_what_is_no_number() -> None:
     gate = Gate(min_agreement=0.1, max_kl=10.0, max_drop=1.0)
     assert len(judge(gate, SPEED, None).failures) == 3

@@ -23,6 +23,7 @@ from olm.options import (
     metric_options,
     mismatch_option,
     model_options,
+    norms_option,
     output_options,
     profile_option,
     require_builds_option,
@@ -104,6 +105,7 @@ BEYOND = 1.6
 @click.option(
     "--finetune-device", metavar="D", help="Where --finetune trains: cpu, cuda or cuda:N.  [default: cpu]"
 )
+@norms_option
 @model_options
 @seed_option
 @report_option

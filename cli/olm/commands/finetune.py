@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from olm.options import MODEL, data_options, output_options, seed_option, shapes_option
+from olm.options import MODEL, data_options, norms_option, output_options, seed_option, shapes_option
 from olm.progress import showing
 from olm.screen import print_json, say, warn
 from olm.values import Finite
@@ -22,7 +22,7 @@ _ENDS = {
     "done": "to the end",
     "time": "until the time was up",
     "early": "until it was hopeless",
-    "nan": "until the loss was NaN",
+    "nan": "until the loss or its gradient was NaN",
 }
 
 
@@ -69,10 +69,7 @@ _ENDS = {
     "--unmerged", is_flag=True,
     help="Train merged convolutions as the ones that they are made of, and merge them again at the end.",
 )
-@click.option(
-    "--norms", is_flag=True,
-    help="With --unmerged: put a BatchNormalization behind each convolution that had one, and fold it in at the end.",
-)
+@norms_option
 @click.option("--device", default="cpu", show_default=True, help="Where to train: cpu, cuda or cuda:N.")
 @click.option(
     "--precision", type=click.Choice(("fp32", "bf16")), default="fp32", show_default=True,

@@ -39,13 +39,14 @@ __all__ = [
 ]
 
 
-def require_torch() -> None:
-    """
+def require_torch(what: str = "training") -> None:
+    """``what`` is what the user asked for.
+
     Raises:
         DeviceError: torch is not installed.
     """
     if find_spec("torch") is None:
-        raise DeviceError('olm finetune needs PyTorch; install it with pip install "onnx-layermerge[torch]".')
+        raise DeviceError(f'{what} needs PyTorch; install it with pip install "onnx-layermerge[torch]".')
 
 
 def check_checkpoint(path: Path) -> None:

@@ -1,8 +1,4 @@
-"""The training: steps, looks at held-out samples, checkpoints; the best weights by those looks are what comes out.
-
-How far it is, is the share of the steps, or of the minutes where only these are given: then nothing has to be known
-about the machine, and it always comes to its end.
-"""
+"""The training: steps, looks at held-out samples, checkpoints; the best weights by those looks are what comes out."""
 
 from __future__ import annotations
 
@@ -16,11 +12,12 @@ import onnx_ir as ir
 import torch
 
 from onnx_layermerge.data import Calibration
-from onnx_layermerge.errors import DataError, ModelError
+from onnx_layermerge.errors import DataError, ModelError, UsageError
 from onnx_layermerge.importance import Divergence
 from onnx_layermerge.recover.training._batches import Batches
 from onnx_layermerge.recover.training._call import Tensor
 from onnx_layermerge.recover.training._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from onnx_layermerge.recover.training._clock import Clock
 from onnx_layermerge.recover.training._held_out import HeldOut, to_device
 from onnx_layermerge.recover.training._interrupts import Interrupts
 from onnx_layermerge.recover.training._looks import Looks
@@ -52,7 +49,7 @@ def run(
     Raises:
         ModelError: an operator of one of them is not known, or nothing of the student can be learned.
         DataError: the data do not fit, or the loss is not finite before the first step.
-        UsageError, DeviceError: see ``device_of``; the loss of the user's own failed.
+        UsageError, DeviceError: see ``device_of``; the loss of the user's own failed, or has no gradient.
         KeyboardInterrupt: asked to end; the checkpoint is written.
     """
     with joined(device_of(options.device)) as processes, Interrupts(options.checkpoint is not None) as interrupts:
@@ -76,7 +73,7 @@ class _Training:
         progress: Progress,
         answers: Answers | None,
     ) -> None:
-        self.began = time.monotonic()
+        self.clock = Clock(options)
         self.options, self.processes, self.interrupts, self.progress = options, processes, interrupts, progress
         device = processes.device
         self.student = OnnxModule(student).to(device)
@@ -104,8 +101,8 @@ class _Training:
             self.taps = self.held_out.tap(self.teacher, self.student, options.taps)
         self.stepper = Stepper(self.student.weights, ema=options.ema, clip=options.clip)
         self.part = part_size(self.student, held_out, options, device)
-        self.step, self.elapsed_before, self.trained_s, self.trained_steps = 0, 0.0, 0.0, 0
-        self.resumed_at = 0
+        self.step, self.resumed_at = 0, 0
+        self.learnable = options.loss is None  # one of the user's own may have no gradient
 
     def whole(self) -> Trained:
         start_value, start_divergence = self._judged(None)
@@ -133,8 +130,8 @@ class _Training:
             checks=tuple(looks.checks),
             ended=ended,
             at=self.step,
-            seconds=self._elapsed_s(),
-            samples_per_s=self.trained_steps * self.options.batch / max(self.trained_s, 1e-9),
+            seconds=self.clock.elapsed_s,
+            samples_per_s=self.clock.samples_per_s,
             taps=self.taps,
             resumed_at=self.resumed_at,
             judged=self.held_out.samples,
@@ -147,7 +144,7 @@ class _Training:
         """Until the end, one way or another; which it was."""
         saved_at = time.monotonic()
         while True:
-            share, asked = self.processes.said([self._share(), float(self.interrupts.asked)])
+            share, asked = self.processes.said([self.clock.share(self.step), float(self.interrupts.asked)])
             if asked:
                 self._save()
                 raise KeyboardInterrupt
@@ -155,14 +152,12 @@ class _Training:
                 break
             began = time.monotonic()
             loss = self._one(self.step, self.rate * rate_of_step(share, self.options.steps))
-            if not math.isfinite(loss):
-                self.step += 1
-                return "nan"
             self.step += 1
+            if not math.isfinite(loss):
+                return "nan"
             self.looks.losses.append(loss)
-            self.trained_s += time.monotonic() - began
-            self.trained_steps += 1
-            self._tell(loss)
+            self.clock.stepped(time.monotonic() - began)
+            self.clock.tell(self.progress, self.step, loss)
             if self._check_due(share):
                 self._check()
                 if self.looks.hopeless():
@@ -176,7 +171,8 @@ class _Training:
         return "done" if by_steps or self.options.steps is None else "time"
 
     def _one(self, step: int, rate: float) -> float:
-        """One step at ``rate``; its loss, mean over the samples of all processes."""
+        """One step at ``rate``; its loss, mean over the samples of all processes.  NaN where that or a gradient is not
+        finite: then none was made."""
         arrays = self.batches.at(step)
         count = len(next(iter(arrays.values())))
         size = self.part or count
@@ -185,10 +181,15 @@ class _Training:
         for start in range(0, count, size):
             part = {name: values[start : start + size] for name, values in arrays.items()}
             loss += self._backward(part)
-        gradients, mean = self.processes.summed(self.stepper.gradients(), loss)
-        if math.isfinite(mean):
-            self.stepper.step(gradients, rate)
-        return mean
+        # Of all processes: in the part of one there may be nothing to learn from.
+        learnable = torch.tensor([float(self.learnable)], device=self.processes.device)
+        (*gradients, learnable), mean = self.processes.summed([*self.stepper.gradients(), learnable], loss)
+        if not learnable:
+            raise UsageError(
+                "--loss has no gradient, so nothing can be learned by it: compute it from the outputs in torch alone."
+            )
+        self.learnable = True
+        return mean if math.isfinite(mean) and self.stepper.step(gradients, rate) else math.nan
 
     def _backward(self, part: Mapping[str, np.ndarray]) -> Tensor:
         """Gradients of a part of the batch, added; its part of the mean loss."""
@@ -198,7 +199,9 @@ class _Training:
         with self._types():
             got = self.student(feeds, self.taps)
         labels, count = feeds.get(self.options.labels or ""), len(next(iter(part.values())))
-        loss = self.objective.training(got, wanted, labels, count) * (count / self.options.batch)
+        loss, features = self.objective.training(got, wanted, labels, count)
+        self.learnable = self.learnable or loss.requires_grad
+        loss = (loss if features is None else loss + features) * (count / self.options.batch)
         if loss.requires_grad:
             loss.backward()
         return loss.detach()
@@ -221,7 +224,9 @@ class _Training:
         for step in range(steps):
             spent = 0.0 if minutes is None else (time.monotonic() - began) / (TRIED_SHARE * 60 * minutes)
             # All processes have to leave the loop at the same step.
-            (share,) = self.processes.said([max(step / steps, spent)])
+            share, asked = self.processes.said([max(step / steps, spent), float(self.interrupts.asked)])
+            if asked:
+                raise KeyboardInterrupt
             if share >= 1:
                 break
             loss = self._one(step, rate * rate_of_step(share, steps))
@@ -252,40 +257,13 @@ class _Training:
         if self.options.steps is not None:
             share = self.step / self.options.steps
         else:
-            (share,) = self.processes.said([self._share()])
+            (share,) = self.processes.said([self.clock.share(self.step)])
         looks = self.options.checks
         return math.floor(min(share, 1 - 1e-9) * looks) > math.floor(before * looks)
 
     def _check(self) -> None:
         judged = self.stepper.judged()
         self.looks.add(self.step, self._judged(judged), judged)
-
-    # --- time ----------------------------------------------------------------------------------------------
-
-    def _elapsed_s(self) -> float:
-        return self.elapsed_before + time.monotonic() - self.began
-
-    def _share(self) -> float:
-        """How much of the training is behind; 1 ends it."""
-        minutes, steps = self.options.minutes, self.options.steps
-        spent = 0.0 if minutes is None else self._elapsed_s() / (60 * minutes)
-        if steps is None or spent >= 1:
-            return spent
-        return self.step / steps
-
-    def _tell(self, loss: float) -> None:
-        options = self.options
-        pace = self.trained_s / self.trained_steps
-        left_s = math.inf if options.steps is None else (options.steps - self.step) * pace
-        if options.minutes is not None:
-            left_s = min(left_s, 60 * options.minutes - self._elapsed_s())
-        minutes, seconds = divmod(max(0, round(left_s)), 60)
-        what = f"loss {loss:.4g}, {options.batch / pace:.3g} samples/s, {minutes}:{seconds:02d} left"
-        if options.steps is not None:
-            self.progress(self.step, options.steps, what)
-        else:
-            total = max(1, round(60 * (options.minutes or 0)))
-            self.progress(min(int(self._elapsed_s()), total), total, what)
 
     # --- checkpoints ---------------------------------------------------------------------------------------
 
@@ -297,7 +275,7 @@ class _Training:
             Checkpoint(
                 step=self.step,
                 rate=self.rate,
-                elapsed_s=self._elapsed_s(),
+                elapsed_s=self.clock.elapsed_s,
                 best_value=self.looks.best_value,
                 checks=tuple(self.looks.checks),
                 losses=tuple(self.looks.losses),
@@ -317,4 +295,5 @@ class _Training:
         self.stepper.restore(held, saved.step)
         self.looks.restore(saved, [tensor.to(self.processes.device) for tensor in held["best"]])
         self.step, self.rate, self.resumed_at = saved.step, saved.rate, saved.step
-        self.elapsed_before = saved.elapsed_s
+        self.learnable = self.learnable or saved.step > 0
+        self.clock.before_s = saved.elapsed_s

@@ -18,7 +18,13 @@ import torch
 
 from onnx_layermerge.data import Layout
 from onnx_layermerge.errors import DataError, UsageError
-from onnx_layermerge.importance import is_class_scores, is_measured, spread_of
+from onnx_layermerge.importance import (
+    are_probabilities,
+    has_classes_shape,
+    is_class_scores,
+    is_measured,
+    spread_of,
+)
 from onnx_layermerge.recover.training._call import Tensor
 from onnx_layermerge.recover.training._options import Options
 
@@ -46,8 +52,8 @@ class Objective:
         for name, values in wanted.items():
             if not values.size or not is_measured(values):
                 continue
-            if is_class_scores(values) and np.issubdtype(values.dtype, np.floating):
-                self._kinds[name] = "probabilities" if _are_probabilities(values) else "scores"
+            if is_class_scores(values):
+                self._kinds[name] = "probabilities" if are_probabilities(values) else "scores"
             elif np.issubdtype(values.dtype, np.floating):
                 self._kinds[name] = "amounts"
                 self._spreads[name] = spread_of(values) / layout.samples
@@ -56,7 +62,9 @@ class Objective:
                 "No output of the model is a float of a size of its own, so there is nothing to train towards: cut the "
                 "model in front of what decides, or give a --loss of your own."
             )
-        self.scores = next((name for name, kind in self._kinds.items() if kind != "amounts"), None)
+        # Who brings labels says that there are classes, also where values look like amounts.
+        shaped = [name for name in self._kinds if has_classes_shape(wanted[name])]
+        self.scores = next((name for name in shaped if self._kinds[name] != "amounts"), next(iter(shaped), None))
         self._classes = 0 if self.scores is None else int(wanted[self.scores].shape[1])
 
     def add_features(self, spreads: Mapping[str, float]) -> None:
@@ -88,16 +96,18 @@ class Objective:
         share = self._options.label_weight
         return (1 - share) * total + share * entropy
 
-    def training(self, got: Outputs, wanted: Outputs, labels: Tensor | None, count: int) -> Tensor:
-        """The loss with features."""
+    def training(
+        self, got: Outputs, wanted: Outputs, labels: Tensor | None, count: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The loss, and what the features add to it."""
         total = self.judged(got, wanted, labels, count)
         if not self._features or not self._options.feature_weight:
-            return total
+            return total, None
         errors = [
             (got[name].float() - wanted[name].float()).square().sum() / (count * spread)
             for name, spread in self._features.items()
         ]
-        return total + self._options.feature_weight * torch.stack(errors).mean()
+        return total, self._options.feature_weight * torch.stack(errors).mean()
 
     def _of(self, name: str, got: Tensor, wanted: Tensor, count: int) -> Tensor:
         if self._kinds[name] == "amounts":
@@ -133,8 +143,3 @@ def _one_number(found: object) -> Tensor:
         what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
         raise UsageError(f"--loss returned {what}; return a torch tensor of one number, computed from the outputs.")
     return found.reshape(())
-
-
-def _are_probabilities(values: np.ndarray) -> bool:
-    exact = values.astype(np.float64)
-    return bool(exact.min() >= 0 and np.allclose(exact.sum(axis=1), 1.0, atol=1e-3))

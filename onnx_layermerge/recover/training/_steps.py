@@ -51,11 +51,13 @@ class Stepper:
         for weight in self._weights.values():
             weight.grad = None
 
-    def step(self, gradients: Sequence[Tensor], rate: float) -> None:
-        """One step along ``gradients`` (of the weights), then the weights are where it led."""
+    def step(self, gradients: Sequence[Tensor], rate: float) -> bool:
+        """One step along ``gradients`` (of the weights), then the weights are where it led; False, and none, where
+        their norm is not finite."""
         for d, s, gradient in zip(self.moved, self._scale, gradients, strict=True):
             d.grad = gradient * s
-        torch.nn.utils.clip_grad_norm_(self.moved, self._clip)
+        if not torch.nn.utils.clip_grad_norm_(self.moved, self._clip).isfinite():
+            return False
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
         self.count += 1
@@ -64,6 +66,7 @@ class Stepper:
             keep = min(self._decay, (1 + self.count) / (10 + self.count))
             torch._foreach_lerp_(self.ema, self.moved, 1 - keep)
         self.show(self.moved)
+        return True
 
     def show(self, moved: Sequence[Tensor] | None) -> None:
         """Let the parameters be those at d = ``moved``; at the start for None."""

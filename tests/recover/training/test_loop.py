@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +215,43 @@ def test_a_loss_of_the_users_own_sees_whole_batches(monkeypatch: pytest.MonkeyPa
     assert set(sizes) == {32}
 
 
+def test_no_step_is_made_along_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+    """√ has no slope at 0: the loss stays finite."""
+    calls: list[int] = []
+
+    def own(got: Any, wanted: Any, labels: Any) -> Any:
+        calls.append(1)
+        loss = (got["scores"] - wanted["scores"]).square().mean()
+        return loss + (0 * loss).sqrt() if got["scores"].requires_grad and len(calls) > 10 else loss
+
+    path = tmp_path / "state.npz"
+    found = tiny.trained(loss=own, checkpoint=path, checkpoint_minutes=1e-9)
+    assert found.ended == "nan" and found.improved and found.at == found.steps > 1
+    assert all(np.isfinite(array).all() for array in found.weights.values())
+    with np.load(path) as kept:
+        assert all(np.isfinite(kept[name]).all() for name in kept.files if kept[name].dtype.kind == "f")
+
+
+def test_a_gradient_that_is_never_finite_ends_every_try() -> None:
+    def own(got: Any, wanted: Any, labels: Any) -> Any:
+        return (got["scores"] - wanted["scores"]).square().mean() + (0 * got["scores"].sum()).abs().sqrt()
+
+    found = tiny.trained(loss=own, rate=None)
+    assert found.ended == "nan" and found.rate == RATES[-1] and not found.improved
+
+
+def test_a_batch_that_teaches_nothing_is_passed_over() -> None:
+    """As where no sample has what the loss is about; the first one does."""
+    calls: list[int] = []
+
+    def own(got: Any, wanted: Any, labels: Any) -> Any:
+        calls.append(1)
+        loss = (got["scores"] - wanted["scores"]).abs().mean()
+        return loss.detach() if got["scores"].requires_grad and len(calls) % 3 == 0 else loss
+
+    assert tiny.trained(loss=own).ended == "done"
+
+
 def test_progress_tells_loss_pace_and_time_left() -> None:
     told: list[tuple[int, int, str]] = []
     first = tiny.original()
@@ -232,6 +267,21 @@ def test_progress_tells_loss_pace_and_time_left() -> None:
 def test_a_loss_that_is_nan_from_the_start_is_refused() -> None:
     with pytest.raises(DataError, match="before the first step"):
         tiny.trained(loss=lambda got, wanted, labels: got["scores"].sum() * float("nan"))
+
+
+@pytest.mark.parametrize("words", [{}, {"rate": None}, {"feature_weight": 1.0, "taps": ("a", "c3")}], ids=str)
+@pytest.mark.parametrize(
+    "own",
+    [
+        lambda got, wanted, labels: torch.tensor(1.0),
+        lambda got, wanted, labels: (got["scores"] - wanted["scores"]).abs().mean().detach(),
+        lambda got, wanted, labels: torch.tensor(np.abs(got["scores"].detach().numpy()).mean()),
+    ],
+    ids=["a constant", "detached", "NumPy inside"],
+)
+def test_a_loss_without_a_gradient_is_refused(own: Any, words: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="no gradient, so nothing can be learned by it"):
+        tiny.trained(loss=own, **words)
 
 
 def test_a_model_without_weights_is_refused() -> None:
@@ -254,81 +304,3 @@ def test_an_original_that_answers_nan_is_refused() -> None:
 def test_devices_that_are_not_there_are_refused(device: str, error: type[Exception]) -> None:
     with pytest.raises(error, match="--device"):
         tiny.trained(device=device)
-
-
-# --- going on ------------------------------------------------------------------------------------------------------
-
-
-def interrupted(path: Path, at: int, number: signal.Signals = signal.SIGTERM, **words: Any) -> None:
-    """A training that is asked to end in its step ``at``."""
-    told = Options(steps=20, rate=3e-3, checkpoint=path, fingerprint={"a": "1"}, **words)
-
-    def progress(done: int, total: int, what: str) -> None:
-        if done == at:
-            os.kill(os.getpid(), number)
-
-    first = tiny.original()
-    models = ir.from_proto(tiny.worse(first)), ir.from_proto(first)
-    with pytest.raises(KeyboardInterrupt):
-        train(*models, tiny.samples(tiny.SAMPLES), tiny.samples(tiny.HELD_OUT, 2), told, progress)
-
-
-@pytest.mark.parametrize(
-    ("at", "number", "words"),
-    [
-        (7, signal.SIGTERM, {}),
-        (13, signal.SIGINT, {"ema": 0.0}),
-        (5, signal.SIGTERM, {"precision": "bf16"}),
-        (1, signal.SIGTERM, {"feature_weight": 0.5, "taps": ("a", "c3")}),
-    ],
-    ids=["SIGTERM", "SIGINT without a mean", "bf16", "features, at once"],
-)
-def test_what_was_interrupted_goes_on_to_the_same_bits(
-    tmp_path: Path, at: int, number: signal.Signals, words: dict[str, Any]
-) -> None:
-    path = tmp_path / "state.npz"
-    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    interrupted(path, at, number, **words)
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
-    found = tiny.trained(checkpoint=path, resume=True, fingerprint={"a": "1"}, **words)
-    whole = tiny.trained(**words)
-    assert found.resumed_at == at and found.improved and same(found, whole)
-    assert found.checks == whole.checks and found.steps == whole.steps > at
-
-
-def test_interrupted_twice_is_as_good(tmp_path: Path) -> None:
-    path = tmp_path / "state.npz"
-    interrupted(path, 4)
-    interrupted(path, 15, resume=True)
-    assert same(tiny.trained(checkpoint=path, resume=True, fingerprint={"a": "1"}), tiny.trained())
-
-
-def test_a_checkpoint_holds_no_code_and_is_of_one_training(tmp_path: Path) -> None:
-    path = tmp_path / "state.npz"
-    interrupted(path, 3)
-    with np.load(path, allow_pickle=False) as archive:
-        assert all(archive[name].dtype.kind in "fu" for name in archive.files)
-    with pytest.raises(DataError, match=r"of another training \(a, b differ\)"):
-        tiny.trained(checkpoint=path, resume=True, fingerprint={"a": "2", "b": "1"})
-
-
-@pytest.mark.parametrize("held", [b"", b"no archive", None], ids=["empty", "text", "an archive of something else"])
-def test_what_is_no_checkpoint_is_named(tmp_path: Path, held: bytes | None) -> None:
-    path = tmp_path / "state.npz"
-    if held is None:
-        np.savez(path, x=np.zeros(3))
-    else:
-        path.write_bytes(held)
-    with pytest.raises(DataError, match="is no checkpoint of olm finetune"):
-        tiny.trained(checkpoint=path, resume=True)
-
-
-def test_without_a_checkpoint_there_it_starts(tmp_path: Path) -> None:
-    found = tiny.trained(checkpoint=tmp_path / "state.npz", resume=True)
-    assert found.resumed_at == 0 and same(found, tiny.trained())
-
-
-def test_a_checkpoint_is_written_every_few_minutes(tmp_path: Path) -> None:
-    path = tmp_path / "state.npz"
-    tiny.trained(checkpoint=path, checkpoint_minutes=1e-9)
-    assert path.exists() and list(tmp_path.iterdir()) == [path]

@@ -89,7 +89,8 @@ def test_features_are_compared_relative_to_their_spread() -> None:
     same = tensors({"y": SCORES, "f": np.zeros((8, 3), np.float32)})
     moved = {**same, "f": torch.ones(8, 3)}
     assert float(objective.judged(moved, same, None, 8)) == pytest.approx(0, abs=1e-6)
-    assert float(objective.training(moved, same, None, 8)) == pytest.approx(2.0 * 3 / 4, abs=1e-6)
+    loss, features = objective.training(moved, same, None, 8)
+    assert float(loss) == pytest.approx(0, abs=1e-6) and float(features) == pytest.approx(2.0 * 3 / 4, abs=1e-6)
 
 
 def test_a_loss_of_the_users_gets_outputs_the_originals_and_labels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,9 +13,10 @@ import pytest
 from onnx_layermerge.errors import DeviceError
 from onnx_layermerge.recover import training
 from tests import zoo
+from tests.recover.training import tiny
 
 ROOT = Path(__file__).resolve().parents[3]
-SENTENCE = 'olm finetune needs PyTorch; install it with pip install "onnx-layermerge[torch]".'
+SENTENCE = 'training needs PyTorch; install it with pip install "onnx-layermerge[torch]".'
 
 
 @pytest.fixture
@@ -27,9 +29,16 @@ def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_needs_torch_says_so() -> None:
     net = zoo.Net()
     model = ir.from_proto(net.proto(net.conv(net.input(), "c")))
-    for call in (training.onnx_module, training.unsupported_nodes):
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: training.onnx_module(model),
+        lambda: training.unsupported_nodes(model),
+        lambda: training.check_checkpoint(Path("there.npz")),
+        lambda: training.check_device("cpu", "--device"),
+        lambda: training.train(model, model, tiny.samples(8), tiny.samples(8), training.Options(steps=1)),
+    )
+    for call in calls:
         with pytest.raises(DeviceError) as caught:
-            call(model)
+            call()
         assert str(caught.value) == SENTENCE and caught.value.exit_code == 5
 
 
