@@ -226,7 +226,7 @@ def _answers(
     prepared: Prepared, parts: Sequence[Calibration], progress: Progress
 ) -> tuple[dict[str, np.ndarray], Layout]:
     def seen(done: int, total: int) -> None:
-        progress("read", done, total, "the original's answers to all samples")
+        progress("read", 1 + done, 1 + total, "the original's answers to all samples")  # behind the model itself
 
     return answers(prepared.network.model, parts, prepared.batch, seen=seen)
 
