@@ -15,7 +15,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks/quality"
 if not FOLDER.is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
-NAMES = ("compare", "jobs", "rows", "search", "cells", "variants", "quality_page")
+NAMES = ("compare", "jobs", "rows", "search", "cells", "variants", "quality_page", "without")
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +242,10 @@ def test_requirements_are_judged(bench: dict[str, ModuleType]) -> None:
     text = bench["quality_page"].render([row("olm", few(16), scores=scores)])
     assert "right answers 131 (required 131, goal 134): required met, goal missed." in text
     assert "same answer 83.0% (required 84.0%, goal 88.0%): **MISSED**." in text
+
+
+def test_every_ingredient_can_be_left_out(bench: dict[str, ModuleType]) -> None:
+    """What an ablation switches off is still where it looks for it."""
+    for name in bench["without"].INGREDIENTS:
+        with bench["without"].without(name):
+            pass

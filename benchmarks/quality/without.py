@@ -37,7 +37,7 @@ def _one_basis() -> list[Patch]:
 
 
 def _no_mixtures() -> list[Patch]:
-    return [patch(f"{FLOW}.{room}.with_mixtures", lambda data, seed: data) for room in ("_compress", "_scores")]
+    return [patch(f"{FLOW}.{room}.with_mixtures", lambda data, seed: data) for room in ("_data", "_scores")]
 
 
 def _no_tuning() -> list[Patch]:
