@@ -33,7 +33,7 @@ class Divergence:
     """``kl``: nats per sample, summed over outputs (relative error where an output is no class score, or less one
     where that is more than KL);
     ``relative``: squared error over spread, mean over outputs; ``agreement``: share of samples with the same top-1
-    (NaN when no output is a class score)."""
+    (of outputs [N, C ≥ 2] where none is class scores; NaN without any)."""
 
     kl: float
     relative: float
