@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks/quality"
 if not FOLDER.is_dir():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
-NAMES = ("compare", "jobs", "rows", "search", "cells", "variants", "quality_page", "without")
+NAMES = ("compare", "jobs", "rows", "search", "cells", "variants", "picture", "readme_part", "quality_page", "without")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,8 @@ def test_a_family_shows_its_best_row_and_names_the_others(bench: dict[str, Modul
     line = line_of(text, "drop only")
     assert "drop: words; also drop+refit 3/4" in line and "60.0%" in line
     assert "answers -20.0 points [" in line
-    assert "ahead of the best rival, drop (4/4 against 4/4)" in text
+    both = "80.0%, one view each 4/4 against 60.0%, one view each 4/4"
+    assert f"By all views ours is ahead of the best rival, drop ({both})" in text
 
 
 def test_a_rival_in_front_is_said_aloud(bench: dict[str, ModuleType]) -> None:
@@ -249,3 +251,47 @@ def test_every_ingredient_can_be_left_out(bench: dict[str, ModuleType]) -> None:
     for name in bench["without"].INGREDIENTS:
         with bench["without"].without(name):
             pass
+
+
+def test_the_picture_stands_at_what_was_measured(bench: dict[str, ModuleType]) -> None:
+    rows = [row("olm", few(16)), row("drop", few(9)), row("drop+refit", few(12)), row("width", few(8), ratio=1.5)]
+    rows += [row("tp-taylor", few(3), variant="seed=1"), row("onnxsim", few(3), device="launch-bound")]
+    lines = {line.kind: line for line in bench["picture"].lines_of("lite0", rows)}
+    assert {kind: line.points for kind, line in lines.items()} == {
+        "ours": ((1.31, 0.8),),
+        "drop": ((1.31, 0.6),),  # the better of two
+        "width": ((1.5, 0.4),),
+    }
+    svg = bench["picture"].picture("lite0", rows)
+    told = ET.fromstring(svg).find("{http://www.w3.org/2000/svg}desc")
+    assert told is not None and told.text is not None
+    assert "The original: 100.0 %. ours: 80.0 % at 1.31×." in told.text
+    assert bench["picture"].picture("lite0", []) == ""
+
+
+def test_readme_names_the_best_of_the_other_tools(bench: dict[str, ModuleType]) -> None:
+    rows = [row("olm", few(16)), row("drop", few(14)), row("width", few(8)), row("tp-taylor", few(12), ratio=1.2)]
+    readme = f"before\n{bench['readme_part'].BEGIN}\nold\n{bench['readme_part'].END}\nafter\n"
+    placed = bench["readme_part"].placed(readme, rows)
+    assert placed.startswith("before\n") and placed.endswith("\nafter\n") and "\nold\n" not in placed
+    cells = [cell.strip() for cell in placed.split("\n")[5].split("|")[1:-1]]
+    assert cells[1] == "1.31× [1.30, 1.32]" and cells[2] == "**80.0%, 4/4**; was 100.0%, 4/4"
+    # Faster than asked or right on it comes before what is too slow and keeps more.
+    assert cells[4].startswith("40.0%, 4/4 by width at 1.31×") and cells[6] == "not run"
+    assert bench["readme_part"].placed(placed, rows) == placed
+    with pytest.raises(ValueError, match="once each"):
+        bench["readme_part"].placed("no place for it", rows)
+
+
+def test_readme_page_and_picture_are_those_of_the_records(bench: dict[str, ModuleType]) -> None:
+    root, page = FOLDER.parents[1], bench["quality_page"]
+    rows = bench["rows"].load_all()
+
+    def told(text: str) -> str:
+        """Without the mark of rows whose code has changed: an edit of the package is no reason to write the page."""
+        return text.replace("; *older code*", "")
+
+    assert told(page.render(rows)) == told((root / "docs/quality.md").read_text(encoding="utf-8")), "run.py --page"
+    assert page.picture(page.DRAWN, rows) == (root / page.PICTURE).read_text(encoding="utf-8"), "run.py --page"
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert told(page.placed(readme, rows)) == told(readme), "run.py --page"

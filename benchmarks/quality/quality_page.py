@@ -1,4 +1,4 @@
-"""The records of `run.py` → docs/quality.md.
+"""The records of `run.py` → docs/quality.md, its picture, and the table of README.md.
 
     python benchmarks/quality/quality_page.py        # what `run.py` calls after every row
 """
@@ -12,6 +12,8 @@ from typing import Any
 
 from cells import against, best_of, cells, cost, fast_enough, heads, merit, older, original_line, result
 from jobs import DEVICES, FAMILIES, METHODS, NETWORKS, REQUIRED, ROOT
+from picture import picture
+from readme_part import placed
 from rows import load_all
 from variants import variants
 
@@ -19,6 +21,8 @@ __all__ = ["render"]
 
 Row = dict[str, Any]
 Key = tuple[str, float, str]
+
+DRAWN, PICTURE = "lite0", Path("docs/accuracy.svg")
 
 INTRODUCTION = """\
 # Accuracy kept at one measured speed-up
@@ -147,10 +151,18 @@ def verdicts(network: str, speedup: float, device: str, here: dict[Key, Row]) ->
         best = best_of(rivals)
         lead = merit(ours) - merit(best)
         word = "ahead of" if lead > 0 else "level with" if lead == 0 else "**BEHIND**"
-        said.append(f"Ours is {word} the best rival, {best['method']} ({result(ours)} against {result(best)}).")
+        shown = "all views" if "views" in ours["scores"] else "worst SNR"
+        found = f"{over_all(ours)} against {over_all(best)}"
+        said.append(f"By {shown} ours is {word} the best rival, {best['method']} ({found}).")
     if missing:
         said.append(f"{len(missing)} of {len(METHODS)} methods were not run.")
     return [" ".join(said), ""] if said else []
+
+
+def over_all(row: Row) -> str:
+    """What rows are compared by, with the plain answers where there are any."""
+    views = row["scores"].get("views")
+    return result(row) if views is None else f"{views['correct'] / views['views']:.1%}, one view each {result(row)}"
 
 
 def command(network: str, speedup: float | None = None, methods: Sequence[str] = (), device: str = "cpu") -> str:
@@ -169,11 +181,18 @@ def _speedups(rows: Sequence[Row], network: str, device: str) -> set[float]:
     return {row["speedup"] for row in rows if row["network"] == network and row["device"] == device}
 
 
+def write(place: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = place.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(place)
+
+
 def main() -> int:
-    page: Path = ROOT / "docs/quality.md"
-    part = page.with_suffix(".part")
-    part.write_text(render(load_all()), encoding="utf-8")
-    part.replace(page)
+    rows = load_all()
+    write(ROOT / "docs/quality.md", render(rows))
+    write(ROOT / PICTURE, picture(DRAWN, rows))
+    write(ROOT / "README.md", placed((ROOT / "README.md").read_text(encoding="utf-8"), rows))
     return 0
 
 
