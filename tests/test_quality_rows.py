@@ -255,6 +255,7 @@ def test_every_ingredient_can_be_left_out(bench: dict[str, ModuleType]) -> None:
 
 def test_the_picture_stands_at_what_was_measured(bench: dict[str, ModuleType]) -> None:
     rows = [row("olm", few(16)), row("drop", few(9)), row("drop+refit", few(12)), row("width", few(8), ratio=1.5)]
+    rows += [row("width+refit", few(2)), row("tp-magnitude", few(3))]  # the last without its refit: not drawn
     rows += [row("tp-taylor", few(3), variant="seed=1"), row("onnxsim", few(3), device="launch-bound")]
     lines = {line.kind: line for line in bench["picture"].lines_of("lite0", rows)}
     assert {kind: line.points for kind, line in lines.items()} == {
@@ -277,7 +278,8 @@ def test_readme_names_the_best_of_the_other_tools(bench: dict[str, ModuleType]) 
     cells = [cell.strip() for cell in placed.split("\n")[5].split("|")[1:-1]]
     assert cells[1] == "1.31× [1.30, 1.32]" and cells[2] == "**80.0%, 4/4**; was 100.0%, 4/4"
     # Faster than asked or right on it comes before what is too slow and keeps more.
-    assert cells[4].startswith("40.0%, 4/4 by width at 1.31×") and cells[6] == "not run"
+    assert cells[4].startswith("40.0%, 4/4 by width at 1.31×") and cells[4].endswith("; 10 of 12 *not run*")
+    assert cells[5].endswith("1 of 2 *not run*") and cells[6] == "not run"
     assert bench["readme_part"].placed(placed, rows) == placed
     with pytest.raises(ValueError, match="once each"):
         bench["readme_part"].placed("no place for it", rows)

@@ -65,9 +65,11 @@ def lines_of(network: str, rows: Sequence[Row]) -> list[Line]:
     for (title, methods), (kind, _) in zip(FAMILIES, MARKS, strict=True):
         best = []
         for speedup in NETWORKS[network].speedups:
-            done = [row for row in rows if _counts(row) and (row["network"], row["speedup"]) == (network, speedup)]
-            done = [row for row in done if row["method"] in methods]
-            if done:
+            run = [row for row in rows if (row["network"], row["speedup"]) == (network, speedup) and _plain(row)]
+            run = [row for row in run if row["method"] in methods]
+            done = [row for row in run if _counts(row)]
+            # A family that was not run whole might do better.
+            if done and {row["method"] for row in run} == set(methods):
                 best.append(best_of(done))
         points = tuple((row["speed"]["ratio"], _share(row, "correct")) for row in best)
         if points:
@@ -158,8 +160,12 @@ def _mark(svg: ET.Element, kind: str, x: float, y: float, said: str) -> None:
     _add(mark, "title", text=said)
 
 
+def _plain(row: Row) -> bool:
+    return row["device"] == "cpu" and not row["variant"]
+
+
 def _counts(row: Row) -> bool:
-    return row["device"] == "cpu" and not row["variant"] and not row["error"] and "views" in row["scores"]
+    return _plain(row) and not row["error"] and "views" in row["scores"]
 
 
 def _share(row: Row, what: str) -> float:

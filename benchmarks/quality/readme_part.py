@@ -29,9 +29,8 @@ def table(rows: Sequence[Row]) -> str:
                 row
                 for row in rows
                 if (row["network"], row["speedup"], row["device"], row["variant"]) == (network, speedup, "cpu", "")
-                and not row["error"]
             ]
-            ours = next((row for row in here if row["method"] == "olm"), None)
+            ours = next((row for row in here if row["method"] == "olm" and not row["error"]), None)
             if ours is not None:
                 lines.append(_line(f"{job.title}, `--speedup {speedup:g}`", ours, here))
     return "\n".join(lines)
@@ -72,10 +71,13 @@ def _right(row: Row) -> str:
 
 def _best(here: Sequence[Row], methods: Sequence[str]) -> str:
     """The best of some methods, with its name where there are several and its speed-up where that is not ours."""
-    rows = [row for row in here if row["method"] in methods]
+    found = [row for row in here if row["method"] in methods]
+    rows = [row for row in found if not row["error"]]
+    lacking = len(methods) - len(found)
     if not rows:
-        return "not run"
+        return "not run" if lacking else "none gets there"
     best = best_of(rows)
     name = f" by {best['method']}" if methods == OTHERS else ""
     slower = "" if fast_enough(best) else ", too slow"
-    return f"{_right(best)}{name} at {best['speed']['ratio']:.2f}×{slower}{older(best)}"
+    more = f"; {lacking} of {len(methods)} *not run*" if lacking else ""
+    return f"{_right(best)}{name} at {best['speed']['ratio']:.2f}×{slower}{older(best)}{more}"
