@@ -270,6 +270,15 @@ def test_the_picture_stands_at_what_was_measured(bench: dict[str, ModuleType]) -
     assert bench["picture"].picture("lite0", []) == ""
 
 
+@pytest.mark.parametrize("fastest", [1.3, 1.7, 2.5, 6.0])
+def test_the_picture_keeps_its_numbers_apart(bench: dict[str, ModuleType], fastest: float) -> None:
+    rows = [row("olm", few(16)), row("width", few(8), ratio=fastest), row("width+refit", few(2))]
+    texts = ET.fromstring(bench["picture"].picture("lite0", rows)).iter("{http://www.w3.org/2000/svg}text")
+    ticks = [float(text.attrib["x"]) for text in texts if (text.text or "").endswith("×")]
+    assert len(ticks) >= 3
+    assert min(right - left for left, right in zip(ticks, ticks[1:], strict=False)) >= 36
+
+
 def test_readme_names_the_best_of_the_other_tools(bench: dict[str, ModuleType]) -> None:
     rows = [row("olm", few(16)), row("drop", few(14)), row("width", few(8)), row("tp-taylor", few(12), ratio=1.2)]
     readme = f"before\n{bench['readme_part'].BEGIN}\nold\n{bench['readme_part'].END}\nafter\n"

@@ -19,7 +19,7 @@ __all__ = ["Line", "lines_of", "picture"]
 
 WIDTH, HEIGHT = 800, 424
 LEFT, RIGHT, TOP, BOTTOM = 72, 240, 84, 62
-LABEL_PX = 19.0
+LABEL_PX, TICK_PX = 19.0, 36.0
 Row = dict[str, Any]
 
 # In the order of FAMILIES: a name of the colour, and the mark's outline around (0, 0).
@@ -71,7 +71,7 @@ def lines_of(network: str, rows: Sequence[Row]) -> list[Line]:
             # A family that was not run whole might do better.
             if done and {row["method"] for row in run} == set(methods):
                 best.append(best_of(done))
-        points = tuple((row["speed"]["ratio"], _share(row, "correct")) for row in best)
+        points = tuple(sorted((row["speed"]["ratio"], _share(row, "correct")) for row in best))
         if points:
             found.append(Line(kind, title.partition(" (")[0], points))
     return found
@@ -130,7 +130,9 @@ class _Scale:
 
 def _axes(svg: ET.Element, scale: _Scale) -> None:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    for tenth in range(int(10 * (scale.fastest - 1)) + 1):
+    tenth_px = scale.x(1.1) - scale.x(1)
+    every = next((step for step in (1, 2, 5) if step * tenth_px >= TICK_PX), 10)
+    for tenth in range(0, int(10 * (scale.fastest - 1)) + 1, every):
         x = scale.x(1 + tenth / 10)
         _add(svg, "line", "grid", x1=x, x2=x, y1=TOP, y2=bottom)
         _add(svg, "text", "muted small mid", f"{1 + tenth / 10:g}×", x=x, y=bottom + 20)
