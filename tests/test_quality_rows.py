@@ -198,6 +198,8 @@ def test_a_row_depends_on_the_files_that_made_it(
     assert len({rows.code_digest(name) for name in ("onnxsim", "onnxsim+refit", "tp-taylor", "tp-taylor+refit")}) == 4
 
     whole = rows.package_digest()
+    (tmp_path / "onnx_layermerge/verify/_gate.py").write_text("# other\n", encoding="utf-8")
+    assert rows.code_digest("olm") == ours and rows.package_digest() == whole  # rows have no bounds
     (tmp_path / "onnx_layermerge/recover/training/_loop.py").write_text("# other\n", encoding="utf-8")
     assert rows.code_digest("olm") == ours and rows.package_digest() != whole  # no row here trains
     (tmp_path / "onnx_layermerge/flow/_choose.py").write_text("# other\n", encoding="utf-8")

@@ -20,6 +20,8 @@ MAKERS = {"width": ("width",), "tp": ("torch_net", "torch_prune"), "onnxsim": ("
 # Of the package, what acts in a training alone; no row of this folder has one.
 TRAINING = ("recover/training/*.py", "flow/_training_*.py", "flow/_importance*.py", "flow/_finetune.py")
 TRAINING += ("flow/_paper.py", "flow/_shard.py", "flow/_subject.py")
+# Holds what was measured against a user's bounds; rows have none.
+BOUNDS = "verify/_gate.py"
 Row = dict[str, Any]
 
 
@@ -43,14 +45,14 @@ def load_all(folder: Path = FOLDER) -> list[Row]:
 def code_digest(method: str) -> str:
     """Of the source files that the method's models are made by, as they lie there, committed or not.
 
-    That is the package but for its trainings for what the command itself makes; of the others' models it only solves,
-    where they are fitted or refitted.
+    That is the package but for its trainings and bounds for what the command itself makes; of the others' models it
+    only solves, where they are fitted or refitted.
     """
     package, makers = ROOT / "onnx_layermerge", ROOT / "benchmarks/quality"
     base, _, refitted = method.partition("+")
     found: set[Path] = set()
     if base in OLM:
-        found.update(package.rglob("*.py"))
+        found.update(_whole_package())
         found.difference_update(file for pattern in TRAINING for file in package.glob(pattern))
     for name in (base.partition("-")[0], refitted):
         found.update(makers / f"{file}.py" for file in MAKERS.get(name, ()))
@@ -61,7 +63,12 @@ def code_digest(method: str) -> str:
 
 def package_digest() -> str:
     """The same of the whole package, as a row with a training depends on it."""
-    return _digest(sorted((ROOT / "onnx_layermerge").rglob("*.py")))
+    return _digest(sorted(_whole_package()))
+
+
+def _whole_package() -> set[Path]:
+    package = ROOT / "onnx_layermerge"
+    return set(package.rglob("*.py")) - {package / BOUNDS}
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -75,6 +75,7 @@ def judge(
 ) -> Verdict:
     """Hold the measurements against the gate; times count with the lower end of their interval.
 
+    An output that cannot be compared fails whatever the gate asks: a broken model that is fast is still broken.
     ``cap_s`` is how long the timing was allowed to take.
     """
     failures = []
@@ -116,6 +117,12 @@ def judge(
                 f"more than {gate.max_drop:g}"
             )
     outputs, boxes = (found.outputs, found.boxes) if found is not None else ((), None)
+    for each in outputs:
+        if each.largest == math.inf:  # for nothing else
+            failures.append(
+                f"output '{each.name}' holds NaN or Inf in one of the models, or is missing, or has another shape: "
+                "do not ship it"
+            )
     return Verdict(speedup, quality, tuple(failures), timing, outputs, boxes, metric, undecided=undecided)
 
 

@@ -270,6 +270,19 @@ def test_verify_misses_a_gate_with_a_line_for_each_bound(compressed: Compressed,
     assert "100×" in lines[0]
 
 
+def test_verify_lets_no_broken_model_pass(model, store, run, tmp_path) -> None:
+    broken = onnx.load(model)
+    for tensor in broken.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.ndim == 4:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full_like(values, 1e30), tensor.name))
+    onnx.save(broken, tmp_path / "broken.onnx")
+    result = run("verify", model, tmp_path / "broken.onnx", "--calib", store / "calib.npz", "--quiet")
+    assert result.exit_code == 3, result.output
+    (said,) = result.stderr.splitlines()
+    assert said.startswith("Error: output 'y' holds NaN or Inf in one of the models") and said.endswith("ship it.")
+
+
 @pytest.fixture(scope="module")
 def judges(tmp_path_factory, samples) -> Path:
     """A metric and a decoder as a user writes them, in one file with their own data."""

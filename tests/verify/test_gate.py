@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from onnx_layermerge.importance import Divergence
 from onnx_layermerge.latency import Ratio
-from onnx_layermerge.verify import Compared, Gate, MetricValues, judge
+from onnx_layermerge.verify import Compared, Gate, MetricValues, compared, judge
 
 SPEED = Ratio(1.5, 1.48, 1.52, 3e-3, 2e-3, 1.49, 40, "precise")
 CLOSE = Compared(Divergence(kl=0.02, relative=0.01, agreement=0.97), (), None)
@@ -48,6 +49,17 @@ def test_bounds_on_quality_fail_without_data_and_on_what_is_no_number() -> None:
     assert len(judge(gate, SPEED, None).failures) == 3
     unknown = dataclasses.replace(CLOSE, divergence=Divergence(float("nan"), 0.0, float("nan")))
     assert len(judge(gate, SPEED, unknown).failures) == 3
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_an_output_that_is_no_number_fails_whatever_is_asked() -> None:
+    good = np.ones((4, 3), np.float32)
+    for broken in (np.full_like(good, np.nan), np.where(np.eye(4, 3) > 0, np.inf, good), good[:, :2]):
+        for wanted, got in ((good, broken), (broken, good)):
+            found = compared({"y": wanted, "z": good}, {"y": got.astype(np.float32), "z": good})
+            (said,) = judge(Gate(), SPEED, found).failures
+            assert said.startswith("output 'y' holds NaN or Inf in one of the models")
+    assert judge(Gate(), SPEED, compared({"y": good}, {"y": np.float32(1e30) * good})).passed
 
 
 def test_a_metric_that_rises_is_no_drop() -> None:
