@@ -54,7 +54,10 @@ BEYOND = 1.6
 @click.argument("output", metavar="OUT.onnx", type=MODEL)
 @click.option("--speedup", type=float, required=True, metavar="X", help="Wanted speed-up, above 1; it is measured.")
 @data_options(samples=1024, pictures=True)
-@click.option("--val", metavar="SOURCE", help="Samples that choose between plans.  [default: a quarter of --calib]")
+@click.option(
+    "--val", metavar="SOURCE",
+    help="Samples of another source, which choose between plans.  [default: a quarter of --calib, and mixtures of it]",
+)
 @metric_options
 @method_option
 @click.option(
